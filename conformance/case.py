@@ -1,0 +1,237 @@
+"""Case, Request and Layout: everything that can change a bit of output, and nothing else.
+
+None of these classes has a default: what a case does not say, no engine may fill in. They are frozen,
+validated on construction, hashable, and round trip through JSON (``as_dict`` / ``from_dict``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import typing
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from conformance.errors import InputError, bad_field
+from conformance.jsonio import digest
+
+DTYPES = ("fp32", "bf16")
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+
+
+def _check_type(where: str, name: str, value: Any, hint: Any) -> Any:
+    """``value`` as ``hint``; lists become tuples, dicts become dataclasses. InputError when it does not fit."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else _build(hint, value, f"{where}.{name}")
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise bad_field(where, name, value, "a list")
+        return tuple(_check_type(where, f"{name}[{i}]", item, args[0]) for i, item in enumerate(value))
+    if type(None) in args:
+        return None if value is None else _check_type(where, name, value, args[0])
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise bad_field(where, name, value, f"of type {hint.__name__}")
+    if hint is float and not math.isfinite(value):
+        raise bad_field(where, name, value, "a finite number")
+    return value
+
+
+def _build(cls: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected an object, got {data!r}")
+    names = {field.name for field in fields(cls)}
+    for problem, keys in (("unknown", data.keys() - names), ("missing", names - data.keys())):
+        if keys:
+            raise InputError(f"{where}: {problem} field {sorted(keys)[0]!r}; fields are {sorted(names)}")
+    return cls(**data)
+
+
+class _Checked:
+    """Type checks by the class's own annotations, before the class's ``_validate``."""
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__.lower()
+        for name, hint in typing.get_type_hints(type(self)).items():
+            object.__setattr__(self, name, _check_type(where, name, getattr(self, name), hint))
+        self._validate(where)
+
+    def _validate(self, where: str) -> None:
+        """Checks beyond types; InputError names field, value and what was expected."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(typing.cast(Any, self))
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The inverse of ``as_dict``. InputError on unknown, missing or ill-typed fields."""
+        return typing.cast(Self, _build(cls, data, cls.__name__.lower()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance(_Checked):
+    """Guidance of one modality. 1.0 turns ``cfg`` and ``modality`` off, 0.0 turns ``stg`` and ``rescale`` off."""
+
+    cfg: float
+    stg: float
+    modality: float
+    rescale: float
+
+    def _validate(self, where: str) -> None:
+        for name, low in (("cfg", 1.0), ("stg", 0.0), ("modality", 1.0)):
+            if getattr(self, name) < low:
+                raise bad_field(where, name, getattr(self, name), f"at least {low}")
+        if not 0.0 <= self.rescale <= 1.0:
+            raise bad_field(where, "rescale", self.rescale, "within [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(_Checked):
+    """What to generate. One output per entry of ``prompts``.
+
+    height, width: pixels. num_frames: 8k+1. frame_rate: frames per second. text_tokens: padded prompt length.
+    sigmas: the N noise levels of the N steps (the final 0 is implied), or None: each side builds its own
+    schedule for ``steps`` and the two must agree bit for bit. stg_blocks: block indices that STG perturbs.
+    """
+
+    prompts: tuple[str, ...]
+    negative_prompts: tuple[str, ...]
+    height: int
+    width: int
+    num_frames: int
+    frame_rate: float
+    steps: int
+    sigmas: tuple[float, ...] | None
+    seed: int
+    text_tokens: int
+    video_guidance: Guidance
+    audio_guidance: Guidance
+    stg_blocks: tuple[int, ...]
+
+    def _validate(self, where: str) -> None:
+        if not self.prompts:
+            raise bad_field(where, "prompts", self.prompts, "at least one prompt")
+        if len(self.negative_prompts) != len(self.prompts):
+            raise bad_field(where, "negative_prompts", self.negative_prompts, f"{len(self.prompts)} of them")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value <= 0 or value % 32:
+                raise bad_field(where, name, value, "a positive multiple of 32")
+        if self.num_frames < 1 or self.num_frames % 8 != 1:
+            raise bad_field(where, "num_frames", self.num_frames, "8k+1 (1, 9, 17, ...)")
+        if self.frame_rate <= 0:
+            raise bad_field(where, "frame_rate", self.frame_rate, "positive")
+        for name in ("steps", "text_tokens"):
+            if getattr(self, name) < 1:
+                raise bad_field(where, name, getattr(self, name), "at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise bad_field(where, "seed", self.seed, "within [0, 2**63)")
+        if self.sigmas is not None:
+            if len(self.sigmas) != self.steps:
+                raise bad_field(where, "sigmas", self.sigmas, f"{self.steps} values, one a step")
+            falling = all(a > b for a, b in zip(self.sigmas, (*self.sigmas[1:], 0.0), strict=True))
+            if not falling or self.sigmas[0] > 1.0:
+                raise bad_field(where, "sigmas", self.sigmas, "strictly falling within (0, 1]")
+        stg = self.video_guidance.stg > 0 or self.audio_guidance.stg > 0
+        if stg != bool(self.stg_blocks):
+            raise bad_field(where, "stg_blocks", self.stg_blocks, "blocks exactly when an stg scale is above 0")
+        if any(block < 0 for block in self.stg_blocks):
+            raise bad_field(where, "stg_blocks", self.stg_blocks, "block indices from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(_Checked):
+    """Ranks along each parallel axis. One device is ``Layout.single()``, named ``single``."""
+
+    tp: int
+    cfg: int
+    ulysses: int
+    ring: int
+
+    @classmethod
+    def single(cls) -> Layout:
+        return cls(tp=1, cfg=1, ulysses=1, ring=1)
+
+    @classmethod
+    def parse(cls, name: str) -> Layout:
+        """The inverse of ``name``: ``single``, ``tp2``, ``cfg2-tp2``, ``ulysses2-ring2``."""
+        sizes = dict.fromkeys(("tp", "cfg", "ulysses", "ring"), 1)
+        for part in () if name == "single" else name.split("-"):
+            match = re.fullmatch(r"(tp|cfg|ulysses|ring)([1-9][0-9]*)", part)
+            if not match:
+                raise bad_field("layout", "name", name, "'single' or axes such as 'tp2', 'cfg2-tp2'")
+            sizes[match[1]] = int(match[2])
+        return cls(**sizes)
+
+    @property
+    def world_size(self) -> int:
+        return self.tp * self.cfg * self.ulysses * self.ring
+
+    @property
+    def name(self) -> str:
+        axes = (("cfg", self.cfg), ("ulysses", self.ulysses), ("ring", self.ring), ("tp", self.tp))
+        return "-".join(f"{axis}{size}" for axis, size in axes if size > 1) or "single"
+
+    def _validate(self, where: str) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise bad_field(where, field.name, getattr(self, field.name), "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case(_Checked):
+    """One point of the matrix: model, pipeline, variant, layout, rounding decisions, dtype and request.
+
+    numerics: the name of a preset of ``engine.numerics``, which is also the reference it claims to match.
+    dtype: compute dtype of weights and activations. checkpoint: name of a checkpoint the project builds
+    (``tiny``); ``--checkpoint`` replaces it. suites: the suites the case runs in.
+    """
+
+    model: str
+    pipeline: str
+    variant: str
+    layout: Layout
+    numerics: str
+    dtype: str
+    checkpoint: str
+    request: Request
+    suites: tuple[str, ...]
+
+    def _validate(self, where: str) -> None:
+        for name in ("model", "pipeline", "variant", "numerics", "checkpoint"):
+            if not _NAME.fullmatch(getattr(self, name)):
+                raise bad_field(where, name, getattr(self, name), "lower-case letters, digits, '.' and '-'")
+        if self.dtype not in DTYPES:
+            raise bad_field(where, "dtype", self.dtype, f"one of {DTYPES}")
+
+    @property
+    def id(self) -> str:
+        """``<model>/<pipeline>/<variant>@<layout>+<numerics>-<dtype>``."""
+        return f"{self.model}/{self.pipeline}/{self.variant}@{self.layout.name}+{self.numerics}-{self.dtype}"
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over everything that can change a bit of output (suites cannot)."""
+        data = self.as_dict()
+        del data["suites"]
+        return digest(data)
+
+    @property
+    def axes(self) -> dict[str, str]:
+        """What reports filter by."""
+        return {
+            "model": self.model,
+            "pipeline": self.pipeline,
+            "variant": self.variant,
+            "layout": self.layout.name,
+            "numerics": self.numerics,
+            "dtype": self.dtype,
+        }
+
+
+def slug(case_id: str) -> str:
+    """A case id as a folder name: readable, portable, unique through eight digits of its sha256."""
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', case_id).strip('-.')[:80]}-{digest(case_id)[:8]}"

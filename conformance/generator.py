@@ -1,0 +1,178 @@
+"""Generator, Sample and Probe: all that the comparator knows of an engine.
+
+Shapes use B (outputs, one a prompt), F (frames), H, W (pixels), C (channels), N (audio samples), T (tokens).
+
+Tap names, the same in every generator (that is what makes a first divergence findable):
+
+====================================== ==================================================================
+``text/{pos,neg}/embeds`` ``.../mask``  packed text encoder states [B,T,D*L] and token mask [B,T]
+``connector/{pos,neg}/{video,audio}``   text context of each stream [B,T,D]
+``noise/{video,audio}``                 initial state, packed tokens [B,T,128] fp32
+``sigmas``                              noise levels [steps+1] fp32, the last is 0
+``positions/{video,audio}``             token bounds [B,3|1,T,2] fp32: seconds and pixels; seconds
+``step.NNN/latents/{video,audio}``      state at the start of the step, packed
+``step.NNN/BRANCH/velocity/{video,audio}``  model output; BRANCH is cond, uncond, stg or modality
+``step.NNN/BRANCH/block.NN/...``        inside the DiT, see ``BLOCK_TAPS``
+``step.NNN/guided_x0/{video,audio}``    after guidance and rescale
+``latents/final/{video,audio}``         state after the last step, packed
+``latents/decode/{video,audio}``        denormalised, unpacked, as the decoders receive it
+``vae/frames`` ``audio/waveform``       decoder outputs
+====================================== ==================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from conformance.case import Case
+
+# Submodule of a DiT block (names of the diffusers layout) -> tap. Both engines hang hooks on these.
+BLOCK_TAPS = {
+    "attn1.norm_q": "attn1/q_norm",
+    "attn1.norm_k": "attn1/k_norm",
+    "attn1": "attn1/out",
+    "audio_attn1": "audio_attn1/out",
+    "attn2": "attn2/out",
+    "audio_attn2": "audio_attn2/out",
+    "audio_to_video_attn": "a2v/out",
+    "video_to_audio_attn": "v2a/out",
+    "ff": "ff/out",
+    "audio_ff": "audio_ff/out",
+}
+
+
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """sha256 over dtype, shape and the row-major bytes of a tensor."""
+    data = tensor.detach().cpu().contiguous()
+    head = f"{data.dtype}{tuple(data.shape)}".encode()
+    return hashlib.sha256(head + data.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One recorded tensor: identity and the statistics that survive when the tensor itself is not kept."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    rms: float
+    max_abs: float
+    finite: bool
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Tap:
+        wide = tensor.detach().double()
+        return cls(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tuple(tensor.shape),
+            sha256=tensor_digest(tensor),
+            rms=float(wide.square().mean().sqrt()) if wide.numel() else 0.0,
+            max_abs=float(wide.abs().max()) if wide.numel() else 0.0,
+            finite=bool(torch.isfinite(wide).all()),
+        )
+
+
+class Probe:
+    """Collects taps in the order they happen. A name is recorded once; a second time is a bug in the generator.
+
+    depth: ``step`` leaves out everything inside a DiT block, ``block`` records it too.
+    keep: hold the tensors (on the CPU) beside their statistics. on_tap: called with every name recorded.
+    """
+
+    def __init__(
+        self, *, depth: str = "block", keep: bool = True, on_tap: Callable[[str], None] = lambda name: None
+    ) -> None:
+        if depth not in ("step", "block"):
+            raise ValueError(f"depth is {depth!r}; expected 'step' or 'block'")
+        self.depth, self.keep, self.on_tap = depth, keep, on_tap
+        self.trace: dict[str, Tap] = {}
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._forward: tuple[str, tuple[str, ...]] | None = None
+
+    def tap(self, name: str, tensor: torch.Tensor) -> None:
+        """Record ``tensor`` under ``name``. ValueError when the name was recorded before."""
+        if name in self.trace:
+            raise ValueError(f"tap {name!r} was recorded twice")
+        self.trace[name] = Tap.of(tensor)
+        if self.keep:
+            self.tensors[name] = tensor.detach().cpu().clone()
+        self.on_tap(name)
+
+    @contextmanager
+    def forward(self, step: int, branches: Sequence[str]) -> Iterator[None]:
+        """One forward of the DiT whose batch is the branches one after the other, equal shares each."""
+        self._forward = (f"step.{step:03d}", tuple(branches))
+        try:
+            yield
+        finally:
+            self._forward = None
+
+    def model_tap(self, name: str, tensor: torch.Tensor) -> None:
+        """Record a tensor inside a forward, split by branch along dimension 0."""
+        if self._forward is None:
+            raise ValueError(f"tap {name!r} outside of Probe.forward")
+        step, branches = self._forward
+        if tensor.shape[0] % len(branches):
+            raise ValueError(f"tap {name!r}: batch {tensor.shape[0]} does not split into branches {branches}")
+        for branch, part in zip(branches, tensor.chunk(len(branches)), strict=True):
+            self.tap(f"{step}/{branch}/{name}", part)
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """What a generator produced for a case.
+
+    frames: uint8 [B,F,H,W,3], every frame, never through a lossy codec. frames_float: float32 in [0,1], same
+    shape, where the generator has it. audio: float32 [B,C,N] at ``audio_rate`` Hz. latents: final state by
+    name (``video``, ``audio``), packed, as sampled. trace: taps by name. tensors: tapped tensors, when kept.
+    resolved: echo of every parameter after the generator's own processing; the keys of ``HANDSHAKE`` must be
+    there. ledger: versions, device, flags and picks. shared: components that are the reference's own code.
+    """
+
+    frames: np.ndarray
+    frames_float: np.ndarray | None
+    audio: np.ndarray | None
+    audio_rate: int | None
+    latents: dict[str, torch.Tensor]
+    trace: dict[str, Tap] = field(default_factory=dict)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)
+    ledger: dict[str, Any] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+
+
+# Inputs that both sides must agree on before any number is compared: a difference is INCOMPARABLE.
+HANDSHAKE = (
+    "height",
+    "width",
+    "num_frames",
+    "frame_rate",
+    "steps",
+    "sigmas",
+    "video_tokens",
+    "audio_tokens",
+    "guidance",
+    "stg_blocks",
+    "dtype",
+    "noise",
+    "embeds",
+    "weights",
+)
+
+
+class Generator(Protocol):
+    """Anything that can produce output for a case."""
+
+    name: str
+
+    def generate(self, case: Case, probe: Probe) -> Sample:
+        """Produce the case. UnsupportedCase when it cannot; any other error is the generator's failure."""
+        ...
