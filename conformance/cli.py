@@ -1,0 +1,143 @@
+"""The ``conformance`` command. Only argparse is imported here: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from conformance.errors import ConformanceError
+from conformance.verdicts import EXIT_INFRA, EXIT_USAGE
+
+EPILOG = """exit codes: 0 every case passed; 1 a numeric failure; 2 wrong usage; 3 infrastructure (crash, time
+limit, out of memory); 4 something could not be judged. The worst wins in the order 2, 3, 1, 4."""
+
+
+def _positive(kind: type) -> type:
+    def parse(text: str) -> object:
+        value = kind(text)
+        if value <= 0:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse  # type: ignore[return-value]
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine", metavar="MODULE:FACTORY", default="engine.generator:build", help="generator to test"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FOLDER", help="diffusers folder (default: tiny, built here)"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=_positive(int), default=1, metavar="N", help="CPU threads a case (default 1)")
+    parser.add_argument(
+        "--jobs", type=_positive(int), metavar="N", help="cases at once (default: what the cores carry)"
+    )
+    parser.add_argument(
+        "--timeout", type=_positive(float), default=300.0, metavar="S", help="seconds a case may take (default 300)"
+    )
+    parser.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
+
+
+def _limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--thresholds", type=Path, metavar="PATH", help="thresholds file or folder (default: shipped)")
+    parser.add_argument(
+        "--clip", metavar="MODEL:WEIGHTS", help="measure CLIP: ViT-B-32:/path/to.safetensors or ViT-B-32:HUB_TAG"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="conformance", description="Numerical-accuracy conformance for diffusion inference engines.", epilog=EPILOG
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
+        made.add_argument("--json", metavar="PATH", help="also write JSON; - is standard output, then nothing else is")
+        return made
+
+    cases_help = "case ids, leading parts of ids, or globs"
+    suite_help = "which cases when none are named (default: default)"
+
+    listing = command("list", "List the cases of the matrix.")
+    listing.add_argument("cases", nargs="*", metavar="CASE", help=cases_help)
+    listing.add_argument("--suite", default="full", help=suite_help.replace("default: default", "default: full"))
+
+    run = command("run", "Run cases: engine against reference, judged and reported.")
+    run.add_argument("cases", nargs="*", metavar="CASE", help=cases_help)
+    run.add_argument("--suite", default="default", help=suite_help)
+    run.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="report and artifacts (default: out)")
+    run.add_argument(
+        "--reference",
+        default="diffusers",
+        metavar="WHICH",
+        help="diffusers (live), stored (its stored output), self (the engine's accepted output) or MODULE:FACTORY",
+    )
+    _run_options(run)
+    _limits(run)
+    run.add_argument("--depth", choices=("block", "step"), default="block", help="how deep taps reach (default: block)")
+    run.add_argument("--shard", metavar="i/n", help="only every n-th case from the i-th")
+    run.add_argument("--resume", action="store_true", help="keep the finished results in --out")
+    run.add_argument("--junit", type=Path, metavar="PATH", help="also write the JUnit XML here")
+
+    compare = command("compare", "Compare two images or two folders of frames.")
+    compare.add_argument("a", type=Path, metavar="A", help="candidate: image or folder")
+    compare.add_argument("b", type=Path, metavar="B", help="reference: image or folder")
+    compare.add_argument(
+        "--out", type=Path, default=Path("out-compare"), metavar="DIR", help="report (default: out-compare)"
+    )
+    compare.add_argument(
+        "--limit", action="append", default=[], metavar="METRIC=VALUE", help="such as ssim=0.95; repeatable"
+    )
+    compare.add_argument("--case", metavar="ID", help="take the limits of this case from the thresholds")
+    compare.add_argument(
+        "--exclude", action="append", default=[], metavar="FRAME", help="a frame not to judge; repeatable"
+    )
+    _limits(compare)
+
+    report = command("report", "Render saved results; several files are shards and are merged.")
+    report.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="results.json files")
+    report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    report.add_argument("--junit", type=Path, metavar="PATH", help="also write the JUnit XML here")
+
+    gt = command("gt", "Ground truth: build or verify stored references.")
+    actions = gt.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="generate references and store them", epilog=EPILOG)
+    build.add_argument("cases", nargs="*", metavar="CASE", help=cases_help)
+    build.add_argument("--suite", default="default", help=suite_help)
+    build.add_argument(
+        "--kind", choices=("diffusers", "self"), default="diffusers", help="whose output (default: diffusers)"
+    )
+    build.add_argument("--reason", required=True, help="why these are stored: goes into the manifests")
+    _run_options(build)
+    verify = actions.add_parser("verify", help="check every object and manifest of the store", epilog=EPILOG)
+    verify.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
+
+    command("doctor", "Check the environment.")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code. Known errors are one line on standard error."""
+    options = parser().parse_args(arguments)
+    try:
+        return importlib.import_module(f"conformance.commands.{options.command}").main(options)
+    except ConformanceError as error:
+        print(f"conformance: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("conformance: interrupted; finished cases are kept, continue with --resume", file=sys.stderr)
+        return EXIT_INFRA
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141  # what a shell reports for a reader that left
+
+
+if __name__ == "__main__":
+    sys.exit(main())

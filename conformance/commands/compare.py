@@ -1,0 +1,51 @@
+"""``conformance compare``"""
+
+from __future__ import annotations
+
+import argparse
+
+import thresholds
+from conformance.commands.output import write_json_option
+from conformance.compare_paths import compare_paths
+from conformance.errors import InputError, bad_field
+from conformance.metrics import REGISTRY
+from conformance.metrics.clip import ClipScorer
+from reports.console import summary_table
+from reports.render import write_report
+
+
+def _limits(options: argparse.Namespace) -> dict[str, float] | None:
+    if options.case and options.limit:
+        raise InputError("command line: give --limit or --case, not both")
+    if options.case:
+        entry = thresholds.load(options.thresholds).for_case(options.case)
+        if entry is None:
+            raise bad_field("command line", "case", options.case, "a case that has thresholds")
+        return entry.limits
+    limits = {}
+    for text in options.limit:
+        name, _, value = text.partition("=")
+        try:
+            limits[name] = float(value)
+        except ValueError:
+            raise bad_field("command line", "limit", text, "METRIC=VALUE such as ssim=0.95") from None
+        if name not in REGISTRY:
+            raise bad_field("command line", "limit", name, f"one of {sorted(REGISTRY)}")
+    return limits or None
+
+
+def main(options: argparse.Namespace) -> int:
+    results = compare_paths(
+        options.a,
+        options.b,
+        limits=_limits(options),
+        clip=ClipScorer.load(options.clip),
+        out=options.out,
+        name=f"{options.a.name}-vs-{options.b.name}",
+        exclude=tuple(options.exclude),
+    )
+    index = write_report(results, options.out)
+    if not write_json_option(options.json, results.as_dict()):
+        print(summary_table(results))
+        print(f"\nreport: {index.resolve()}")
+    return results.exit_code

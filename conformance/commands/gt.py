@@ -1,0 +1,66 @@
+"""``conformance gt``"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from conformance.commands.output import progress, write_json_option
+from conformance.matrix import all_cases, select
+from conformance.pool import Task, run_tasks
+from conformance.runner import Options, make_jobs
+from conformance.verdicts import EXIT_FAIL, EXIT_INFRA, EXIT_OK
+from conformance.worker import build_ground_truth
+from ground_truth import Store
+
+
+def _build(options: argparse.Namespace) -> int:
+    cases = select(all_cases(), options.cases, options.suite)
+    with tempfile.TemporaryDirectory(prefix="conformance-gt-") as scratch:
+        run = Options(
+            out=Path(scratch),
+            engine=options.engine,
+            checkpoint=options.checkpoint,
+            device=options.device,
+            threads=options.threads,
+            jobs=options.jobs,
+            timeout=options.timeout,
+            store=options.store,
+            reference="self" if options.kind == "self" else "diffusers",
+        )
+        jobs = make_jobs(cases, run)
+        tasks = [
+            Task(
+                key=job.case.id,
+                target=build_ground_truth,
+                argument=(job, options.reason),
+                timeout=options.timeout,
+                log=Path(scratch) / f"{number}.txt",
+            )
+            for number, job in enumerate(jobs)
+        ]
+        stored, failed = {}, {}
+        with progress(len(tasks), "references") as (done, place):
+            for outcome in run_tasks(tasks, jobs=run.workers, on_place=place):
+                if outcome.kind == "done":
+                    stored[outcome.key] = outcome.value
+                    done(f"stored {outcome.key}: {outcome.value}")
+                else:
+                    failed[outcome.key] = outcome.message
+                    done(f"FAILED {outcome.key}: {outcome.message}")
+    if not write_json_option(options.json, {"stored": stored, "failed": failed}):
+        print(f"{len(stored)} stored, {len(failed)} failed")
+    return EXIT_INFRA if failed else EXIT_OK
+
+
+def _verify(options: argparse.Namespace) -> int:
+    store = Store(options.store)
+    problems = store.verify()
+    if not write_json_option(options.json, {"entries": len(store.entries()), "problems": problems}):
+        print("\n".join([*problems, f"{len(store.entries())} entries, {len(problems)} problems"]))
+    return EXIT_FAIL if problems else EXIT_OK
+
+
+def main(options: argparse.Namespace) -> int:
+    return _build(options) if options.action == "build" else _verify(options)

@@ -1,0 +1,62 @@
+"""``conformance run``"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+
+from conformance.commands.output import progress, write_json_option
+from conformance.matrix import all_cases, parse_shard, select, shard
+from conformance.results import Results
+from conformance.runner import Options, collect, make_jobs, open_out, run_jobs
+from reports.console import summary_table
+from reports.render import write_report
+
+
+def execute(options: argparse.Namespace) -> Results:
+    """Run what the command line asks for and write the report; returns the results."""
+    cases = select(all_cases(), options.cases, options.suite)
+    if options.shard:
+        cases = shard(cases, *parse_shard(options.shard))
+    run = Options(
+        out=options.out,
+        engine=options.engine,
+        reference=options.reference,
+        checkpoint=options.checkpoint,
+        device=options.device,
+        threads=options.threads,
+        jobs=options.jobs,
+        timeout=options.timeout,
+        thresholds=options.thresholds,
+        store=options.store,
+        clip=options.clip,
+        depth=options.depth,
+        resume=options.resume,
+        shard=options.shard,
+    )
+    started = time.time()
+    open_out(run.out, resume=run.resume)
+    print(f"preparing {len(cases)} cases ...", file=sys.stderr, flush=True)
+    jobs = make_jobs(cases, run)
+    results = []
+    with progress(len(jobs), "cases") as (done, place):
+        for result in run_jobs(jobs, run, place):
+            results.append(result)
+            seconds = sum(result.seconds.values())
+            done(f"{result.verdict:<18} {result.id}  {seconds:.1f} s" + (f"  {result.reason}" if result.reason else ""))
+    whole = collect(cases, results, run, started, shlex.join(["conformance", *sys.argv[1:]]))
+    write_report(whole, run.out)
+    return whole
+
+
+def main(options: argparse.Namespace) -> int:
+    results = execute(options)
+    if options.junit:
+        options.junit.parent.mkdir(parents=True, exist_ok=True)
+        options.junit.write_bytes((options.out / "junit.xml").read_bytes())
+    if not write_json_option(options.json, results.as_dict()):
+        print(summary_table(results))
+        print(f"\nreport: {(options.out / 'index.html').resolve()}")
+    return results.exit_code

@@ -1,0 +1,50 @@
+"""Gates: a comparison becomes a verdict about a case.
+
+*reference*: the engine against diffusers, live or stored. *self*: the engine against its own accepted output.
+Both first shake hands: a number is only as good as the equality of what went in.
+"""
+
+from __future__ import annotations
+
+from conformance.case import Case
+from conformance.compare import compare, handshake
+from conformance.generator import Sample
+from conformance.metrics.clip import ClipScorer
+from conformance.results import CaseResult
+from conformance.verdicts import Verdict
+from thresholds import Thresholds
+
+
+def judge(
+    case: Case,
+    gate: str,
+    candidate: Sample,
+    reference: Sample,
+    *,
+    thresholds: Thresholds,
+    clip: ClipScorer | None,
+) -> CaseResult:
+    """Compare two samples of a case under its limits. Different inputs are INCOMPARABLE, whatever the distance."""
+    entry = thresholds.for_case(case.id)
+    result = compare(candidate, reference, limits=entry.limits if entry else None, clip=clip)
+    verdict, reason = result.verdict, result.reason
+    different = handshake(candidate.resolved, reference.resolved)
+    if different:
+        verdict, reason = Verdict.INCOMPARABLE, different
+    return CaseResult(
+        id=case.id,
+        gate=gate,
+        verdict=verdict,
+        reason=reason,
+        axes=case.axes,
+        metrics=result.metrics,
+        latents=result.latents,
+        frames=result.frames,
+        steps=result.steps,
+        divergence=result.divergence,
+        case=case.as_dict(),
+        resolved={"candidate": candidate.resolved, "reference": reference.resolved},
+        ledger={"candidate": candidate.ledger, "reference": reference.ledger},
+        evidence=entry.evidence if entry else {},
+        shared=candidate.shared,
+    )

@@ -1,0 +1,182 @@
+"""A run: jobs for the chosen cases, isolated, resumable, written as they come, reported at the end."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance import environment
+from conformance.case import Case
+from conformance.errors import InputError
+from conformance.jsonio import read_json, write_json
+from conformance.pool import Outcome, Task, run_tasks
+from conformance.results import CaseResult, Results, case_from_dict, unjudged
+from conformance.verdicts import Verdict
+from conformance.worker import ENGINE, Job, prepare, run_case, write_result
+
+MARKER = "run.json"
+_PACKAGES = ("conformance", "engine", "kernels", "reference_impl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of a run; the command line and the pytest plugin fill them (see ``conformance run --help``)."""
+
+    out: Path
+    engine: str = ENGINE
+    reference: str = "diffusers"
+    checkpoint: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+    jobs: int | None = None
+    timeout: float = 300.0
+    thresholds: Path | None = None
+    store: Path | None = None
+    clip: str | None = None
+    depth: str = "block"
+    resume: bool = False
+    shard: str | None = None
+
+    @property
+    def workers(self) -> int:
+        """Cases at once: as many as the cores carry on a CPU, one on a GPU."""
+        if self.jobs is not None:
+            return self.jobs
+        return 1 if self.device != "cpu" else max(1, len(os.sched_getaffinity(0)) // self.threads)
+
+
+def code_digest() -> str:
+    """sha256 over the source of everything that produces or judges output."""
+    root = Path(__file__).parent.parent
+    hasher = hashlib.sha256()
+    for package in _PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            hasher.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return hasher.hexdigest()
+
+
+def _out(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
+
+
+def prepare_checkpoints(models: Sequence[str], options: Options) -> dict[str, tuple[str, str]]:
+    """Folder and digest of every model's checkpoint, built, checked and hashed in a process of its own."""
+    argument = (None if options.checkpoint is None else str(options.checkpoint), tuple(models))
+    log = options.out / "prepare.txt"
+    task = Task(key="prepare", target=prepare, argument=argument, timeout=options.timeout, log=log)
+    outcome = next(run_tasks([task], jobs=1))
+    if outcome.kind != "done":
+        if isinstance(outcome.value, InputError):
+            raise outcome.value
+        raise InputError(f"checkpoint: {outcome.message} (log: {log})")
+    return outcome.value
+
+
+def make_jobs(cases: Sequence[Case], options: Options) -> list[Job]:
+    """One job a case. InputError when a checkpoint is missing or unusable."""
+    models = tuple(dict.fromkeys(case.model for case in cases))
+    checkpoints = prepare_checkpoints(models, options)
+    versions = tuple(sorted(environment.versions().items()))
+    code = code_digest()
+    return [
+        Job(
+            case=case,
+            out=str(options.out.resolve()),
+            engine=options.engine,
+            reference=options.reference,
+            checkpoint=checkpoints[case.model][0],
+            checkpoint_digest=checkpoints[case.model][1],
+            device=options.device,
+            threads=options.threads,
+            thresholds=_out(options.thresholds),
+            store=_out(options.store),
+            clip=options.clip,
+            depth=options.depth,
+            versions=versions,
+            code=code,
+        )
+        for case in cases
+    ]
+
+
+def open_out(out: Path, *, resume: bool) -> None:
+    """Make ``out`` ready. A folder that holds something else than a run is never touched: InputError."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; expected a folder")
+    ours = (out / MARKER).is_file()
+    if resume and not ours:
+        raise InputError(f"--resume: {out} holds no run (no {MARKER}); start one without --resume")
+    if out.is_dir() and any(out.iterdir()) and not ours:
+        raise InputError(f"--out {out}: is not empty and holds no run; choose another folder")
+    if ours and not resume:
+        shutil.rmtree(out / "cases", ignore_errors=True)
+    write_json(out / MARKER, {"schema": "conformance.run/1", "command": shlex.join(sys.argv)})
+
+
+def _saved(job: Job) -> CaseResult | None:
+    """The finished result of exactly this job, or None. Infrastructure errors are worth another try."""
+    path = Path(job.out) / job.folder / "result.json"
+    try:
+        result = case_from_dict(read_json(path), str(path))
+    except InputError:
+        return None
+    return result if result.job == job.digest and result.verdict != Verdict.INFRA_ERROR else None
+
+
+def _result(job: Job, outcome: Outcome) -> CaseResult:
+    path = Path(job.out) / job.folder / "result.json"
+    if outcome.kind == "done":
+        return case_from_dict(read_json(path), str(path))
+    reason = outcome.message if outcome.kind != "timeout" else f"time limit: {outcome.message}"
+    result = unjudged(job.case, job.gate, Verdict.INFRA_ERROR, reason, seconds={"total": outcome.seconds})
+    write_result(job, result)
+    return case_from_dict(read_json(path), str(path))
+
+
+def run_jobs(
+    jobs: Sequence[Job], options: Options, on_place: Callable[[str, str], None] = lambda key, place: None
+) -> Iterator[CaseResult]:
+    """Yield one result a job, as they come; with ``resume``, saved ones first."""
+    todo: dict[str, Job] = {}
+    for job in jobs:
+        saved = _saved(job) if options.resume else None
+        if saved is not None:
+            yield saved
+        else:
+            todo[job.case.id] = job
+    tasks = []
+    for key, job in todo.items():
+        folder = Path(job.out) / job.folder
+        shutil.rmtree(folder, ignore_errors=True)
+        tasks.append(Task(key=key, target=run_case, argument=job, timeout=options.timeout, log=folder / "log.txt"))
+    for outcome in run_tasks(tasks, jobs=options.workers, on_place=on_place):
+        yield _result(todo[outcome.key], outcome)
+
+
+def collect(
+    cases: Sequence[Case], results: Sequence[CaseResult], options: Options, started: float, command: str
+) -> Results:
+    """The run as one value, cases in the order they were asked for."""
+    by_id = {result.id: result for result in results}
+    finished = time.time()
+
+    def stamp(moment: float) -> str:
+        return datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="seconds")
+
+    run = {
+        "started": stamp(started),
+        "finished": stamp(finished),
+        "seconds": round(finished - started, 3),
+        "command": command,
+        "shard": options.shard,
+        "ledger": environment.versions(),
+    }
+    return Results(run=run, cases=tuple(by_id[case.id] for case in cases))

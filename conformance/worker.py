@@ -1,0 +1,239 @@
+"""What runs inside an isolated process: generate both sides of a case, judge, write the result.
+
+Everything heavy is imported here, inside functions; in a child of the pool it is imported already.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conformance.case import Case, slug
+from conformance.errors import (
+    ConformanceError,
+    GeneratorFailed,
+    InputError,
+    ReferenceMissing,
+    ReferenceStale,
+    UnsupportedCase,
+)
+from conformance.jsonio import digest, write_json
+from conformance.pool import Report
+from conformance.results import CaseResult, unjudged
+from conformance.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from conformance.generator import Generator, Sample
+
+ENGINE = "engine.generator:build"
+REFERENCES = {"diffusers": "reference_impl.diffusers_ltx2:build"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One case and gate, with everything that can change its result.
+
+    out: root of the run's folder. engine: ``module:factory``. reference: ``diffusers`` or the
+    ``module:factory`` of another live one, or ``stored`` (diffusers output in the store) or ``self`` (the
+    engine's accepted output in the store). checkpoint: folder. device: ``cpu`` or ``cuda``. threads: CPU
+    threads of one case. thresholds, store: path, or None for the shipped ones. clip: a CLIP model to measure
+    with, or None. depth: how deep taps reach (``Probe``). versions, code: what the job ran with, so that a
+    resumed run does not reuse another version's result.
+    """
+
+    case: Case
+    out: str
+    engine: str
+    reference: str
+    checkpoint: str
+    checkpoint_digest: str
+    device: str
+    threads: int
+    thresholds: str | None
+    store: str | None
+    clip: str | None
+    depth: str
+    versions: tuple[tuple[str, str], ...]
+    code: str
+
+    @property
+    def gate(self) -> str:
+        return "self" if self.reference == "self" else "reference"
+
+    @property
+    def folder(self) -> str:
+        """The case's folder, relative to ``out``."""
+        return f"cases/{slug(self.case.id)}"
+
+    @property
+    def digest(self) -> str:
+        """Identity for resuming: where the output lies does not change it."""
+        data = asdict(replace(self, out=""))
+        return digest(data)
+
+
+def factory(spec: str) -> Callable[[Path, str], Generator]:
+    """The ``build(checkpoint, device)`` that ``module:name`` names. InputError when there is none."""
+    module, colon, name = spec.partition(":")
+    if not colon:
+        raise InputError(f"generator {spec!r}: expected 'module:factory'")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"generator {spec!r}: cannot be imported ({error})") from None
+    if not callable(found):
+        raise InputError(f"generator {spec!r}: is not callable")
+    return found
+
+
+def generate(job: Job, spec: str, side: str, report: Report) -> Sample:
+    """Run one generator on the job's case; ledger and trace are filled in."""
+    import torch
+
+    from conformance import environment
+    from conformance.generator import Probe
+
+    report(f"{side}, loading")
+    torch.set_num_threads(job.threads)
+
+    def on_tap(name: str) -> None:
+        if "/block." not in name:  # hundreds of them, and a hang is placed well enough without
+            report(f"{side}, after {name}")
+
+    probe = Probe(depth=job.depth, on_tap=on_tap)
+    sample = factory(spec)(Path(job.checkpoint), job.device).generate(job.case, probe)
+    sample.trace, sample.tensors = probe.trace, probe.tensors
+    sample.ledger = {**environment.ledger(job.device), **sample.ledger}
+    gc.collect()
+    return sample
+
+
+def _reference(job: Job, report: Report) -> Sample:
+    from conformance import environment
+
+    if job.reference not in ("stored", "self"):
+        return generate(job, REFERENCES.get(job.reference, job.reference), "reference", report)
+    from conformance import checkpoint
+    from ground_truth import Store
+
+    report("reference, reading the store")
+    store = Store(Path(job.store) if job.store else None)
+    return store.get(
+        job.case,
+        kind="self" if job.reference == "self" else "diffusers",
+        checkpoint=checkpoint.digests(Path(job.checkpoint)),
+        ledger=environment.ledger(job.device),
+    )
+
+
+_NO_SAMPLE: dict[type[ConformanceError], Verdict] = {
+    UnsupportedCase: Verdict.UNSUPPORTED,
+    ReferenceMissing: Verdict.NO_REFERENCE,
+    ReferenceStale: Verdict.STALE_REFERENCE,
+}
+
+
+def run_case(job: Job, report: Report) -> str:
+    """Generate, judge and write ``result.json``; returns the verdict. Errors of either side become verdicts."""
+    seconds: dict[str, float] = {}
+    side = "engine"
+    try:
+        started = time.monotonic()
+        candidate = generate(job, job.engine, "engine", report)
+        seconds["engine"] = time.monotonic() - started
+        side, started = "reference", time.monotonic()
+        reference = _reference(job, report)
+        seconds["reference"] = time.monotonic() - started
+    except tuple(_NO_SAMPLE) as error:
+        result = unjudged(job.case, job.gate, _NO_SAMPLE[type(error)], f"{side}: {error}", seconds=seconds)
+        return write_result(job, result)
+    except ConformanceError as error:
+        raise GeneratorFailed(f"{side} failed: {error}") from error
+    except Exception as error:
+        raise GeneratorFailed(f"{side} failed: {type(error).__name__}: {error}") from error
+    report("judging")
+    result = _judge(job, candidate, reference, seconds)
+    return write_result(job, result)
+
+
+def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, float]) -> CaseResult:
+    import thresholds
+    from conformance import artifacts, gates
+    from conformance.metrics.clip import ClipScorer
+
+    started = time.monotonic()
+    limits = thresholds.load(Path(job.thresholds) if job.thresholds else None)
+    result = gates.judge(job.case, job.gate, candidate, reference, thresholds=limits, clip=ClipScorer.load(job.clip))
+    seconds["judge"] = time.monotonic() - started
+    report_started = time.monotonic()
+    out = Path(job.out)
+    frames = artifacts.write_frames(result.frames, candidate, reference, out, job.folder)
+    artifacts.share_identical(out, frames)
+    files = {
+        **artifacts.write_sample(candidate, out, job.folder, "candidate"),
+        **artifacts.write_sample(reference, out, job.folder, "reference"),
+    }
+    seconds["files"] = time.monotonic() - report_started
+    return replace(result, frames=frames, files=files, seconds=seconds)
+
+
+def write_result(job: Job, result: CaseResult) -> str:
+    """Complete a result with what the job knows and write it, atomically, to the case's folder."""
+    command = f"conformance run '{job.case.id}'"
+    for flag, value, usual in (
+        ("engine", job.engine, ENGINE),
+        ("reference", job.reference, "diffusers"),
+        ("device", job.device, "cpu"),
+    ):
+        if value != usual:
+            command += f" --{flag} {value}"
+    files = {**result.files, "log": f"{job.folder}/log.txt"}
+    whole: dict[str, Any] = replace(result, files=files, command=command, job=job.digest).as_dict()
+    write_json(Path(job.out) / job.folder / "result.json", whole)
+    return str(result.verdict)
+
+
+def prepare(argument: tuple[str | None, tuple[str, ...]], report: Report) -> dict[str, tuple[str, str]]:
+    """Find, check and digest the checkpoint of every model: {model: (folder, digest)}.
+
+    argument: a checkpoint folder for all models or None for the project's own, and the models.
+    """
+    from conformance import checkpoint
+
+    folder, models = argument
+    found = {}
+    for model in models:
+        report(f"checkpoint of {model}")
+        if folder is None:
+            from reference_impl import tiny
+
+            path = tiny.cached(model)
+        else:
+            path = Path(folder).resolve()
+        checkpoint.verify(path)
+        found[model] = (str(path), checkpoint.digest(path))
+    return found
+
+
+def build_ground_truth(argument: tuple[Job, str], report: Report) -> str:
+    """Generate one side of a case and store it; returns the manifest's path. argument: the job and the reason."""
+    from conformance import checkpoint
+    from ground_truth import Store
+
+    job, reason = argument
+    own = job.reference == "self"
+    sample = generate(job, job.engine if own else REFERENCES[job.reference], job.reference, report)
+    path = Store(Path(job.store) if job.store else None).put(
+        job.case,
+        sample,
+        kind=job.reference,
+        checkpoint=checkpoint.digests(Path(job.checkpoint)),
+        ledger=sample.ledger,
+        reason=reason,
+    )
+    return str(path)
