@@ -11,6 +11,8 @@ Paths are relative to the folder of the results file and stay inside it.
 
 from __future__ import annotations
 
+import types
+import typing
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
@@ -148,6 +150,20 @@ def safe_path(where: str, path: Any) -> str:
     return path
 
 
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a parsed value is of an annotated type (the few shapes that the classes above use)."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return any(_fits(value, arg) for arg in args)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, args[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, args[1]) for item in value.values())
+    if hint is Any:
+        return True
+    return type(value) is (type(None) if hint is None else hint)
+
+
 def _nested(cls: type, data: Any, where: str) -> Any:
     names = {item.name for item in fields(cls)}  # type: ignore[arg-type]
     if not isinstance(data, dict) or data.keys() - names:
@@ -162,9 +178,13 @@ def _nested(cls: type, data: Any, where: str) -> Any:
                 safe_path(where, values[name])
         if "missing" in values:
             values["missing"] = tuple(values["missing"])
-        return cls(**values)
+        made = cls(**values)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{where}: malformed {cls.__name__} ({error})") from None
+    for name, hint in typing.get_type_hints(cls).items():
+        if not _fits(getattr(made, name), hint):
+            raise bad_field(where, name, getattr(made, name), f"of type {hint}")
+    return made
 
 
 def case_from_dict(data: Any, where: str) -> CaseResult:
@@ -201,9 +221,20 @@ def case_from_dict(data: Any, where: str) -> CaseResult:
         values["verdict"] = Verdict(values.get("verdict"))
     except ValueError:
         raise bad_field(where, "verdict", values.get("verdict"), f"one of {[str(v) for v in Verdict]}") from None
-    if not isinstance(values.get("reason"), str):
-        raise bad_field(where, "reason", values.get("reason"), "a text")
-    values["shared"] = tuple(values.get("shared", ()))
+    for name in ("reason", "command", "job"):
+        if not isinstance(values.get(name, None if name == "reason" else ""), str):
+            raise bad_field(where, name, values.get(name), "a text")
+    shared = values.get("shared", [])
+    if not isinstance(shared, list) or not all(isinstance(name, str) for name in shared):
+        raise bad_field(where, "shared", shared, "a list of names")
+    values["shared"] = tuple(shared)
+    for name, text in values.get("axes", {}).items():
+        if not isinstance(text, str):
+            raise bad_field(where, f"axes[{name!r}]", text, "a text")
+    try:
+        values["seconds"] = {name: number(value) for name, value in values.get("seconds", {}).items()}
+    except ValueError as error:
+        raise InputError(f"{where}: seconds: {error}") from None
     return CaseResult(**values)
 
 

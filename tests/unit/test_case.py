@@ -1,0 +1,129 @@
+"""Cases: validation names the field, JSON round trips, the digest sees every bit-changing field."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conformance.case import Case, Guidance, Layout, Request, slug
+from conformance.errors import InputError
+from conformance.matrix import all_cases
+
+CASES = {case.id: case for case in all_cases()}
+GUIDED = CASES["ltx-2.3/one-stage-t2v/all-guidance@single+diffusers-fp32"]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_every_case_survives_a_json_round_trip(case: Case) -> None:
+    assert Case.from_dict(json.loads(json.dumps(case.as_dict()))) == case
+
+
+def _changed(request: Request) -> list[tuple[str, Request]]:
+    guidance = replace(request.video_guidance, cfg=2.0)
+    values = {
+        "prompts": ("another",),
+        "negative_prompts": ("another",),
+        "height": 160,
+        "width": 160,
+        "num_frames": 9,
+        "frame_rate": 23.0,
+        "steps": 4,  # together with sigmas, below
+        "sigmas": None,
+        "seed": 11,
+        "text_tokens": 32,
+        "video_guidance": guidance,
+        "audio_guidance": guidance,
+        "stg_blocks": (0, 1),
+    }
+    assert values.keys() == {field.name for field in fields(Request)}
+    changed = [(name, replace(request, **{name: value})) for name, value in values.items() if name != "steps"]
+    return [*changed, ("steps", replace(request, steps=3, sigmas=request.sigmas[:3] if request.sigmas else None))]
+
+
+@pytest.mark.parametrize(("name", "request_"), _changed(GUIDED.request), ids=lambda value: str(value)[:20])
+def test_the_digest_sees_every_field_of_the_request(name: str, request_: Request) -> None:
+    assert replace(GUIDED, request=request_).digest != GUIDED.digest
+
+
+@pytest.mark.parametrize("name", ["model", "pipeline", "variant", "numerics", "checkpoint"])
+def test_the_digest_sees_every_field_of_the_case(name: str) -> None:
+    assert replace(GUIDED, **{name: "other"}).digest != GUIDED.digest
+
+
+def test_the_digest_does_not_see_the_suites_a_case_runs_in() -> None:
+    assert replace(GUIDED, suites=("full",)).digest == GUIDED.digest
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("prompts", (), "at least one"),
+        ("prompts", "one text", "a list"),
+        ("negative_prompts", ("a", "b"), "1 of them"),
+        ("height", 100, "multiple of 32"),
+        ("width", 0, "multiple of 32"),
+        ("num_frames", 16, "8k+1"),
+        ("frame_rate", 0.0, "positive"),
+        ("frame_rate", float("nan"), "finite"),
+        ("steps", 0, "at least 1"),
+        ("steps", True, "of type int"),
+        ("sigmas", (0.5,), "4 values"),
+        ("sigmas", (0.1, 0.2, 0.3, 0.4), "strictly falling"),
+        ("sigmas", (1.5, 0.8, 0.3, 0.1), "strictly falling within (0, 1]"),
+        ("seed", -1, "within [0"),
+        ("text_tokens", 0, "at least 1"),
+        ("stg_blocks", (), "exactly when"),
+        ("stg_blocks", (-1,), "from 0"),
+    ],
+)
+def test_a_bad_request_names_field_value_and_expectation(field: str, value: object, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        replace(GUIDED.request, **{field: value})
+    assert field in str(error.value)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"cfg": 0.9}, {"stg": -0.1}, {"modality": 0.0}, {"rescale": 1.1}, {"rescale": -0.1}, {"cfg": "3"}]
+)
+def test_bad_guidance_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(bad))):
+        Guidance(**{"cfg": 1.0, "stg": 0.0, "modality": 1.0, "rescale": 0.0, **bad})
+
+
+def test_unknown_and_missing_fields_are_named() -> None:
+    data = GUIDED.as_dict()
+    with pytest.raises(InputError, match="unknown field 'extra'"):
+        Case.from_dict({**data, "extra": 1})
+    del data["request"]["seed"]
+    with pytest.raises(InputError, match=r"case\.request: missing field 'seed'"):
+        Case.from_dict(data)
+
+
+@given(st.tuples(*[st.integers(1, 9)] * 4))
+def test_layout_names_round_trip(sizes: tuple[int, int, int, int]) -> None:
+    layout = Layout(**dict(zip(("tp", "cfg", "ulysses", "ring"), sizes, strict=True)))
+    assert Layout.parse(layout.name) == layout
+
+
+@pytest.mark.parametrize("name", ["", "tp", "tp0", "2tp", "tp2+cfg2", "TP2"])
+def test_bad_layout_names_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="axes such as"):
+        Layout.parse(name)
+
+
+@given(st.text(min_size=1))
+def test_slugs_are_safe_folder_names(text: str) -> None:
+    name = slug(text)
+    assert "/" not in name
+    assert not name.startswith(".")
+    assert name.isascii()
+    assert len(name) < 100
+
+
+def test_slugs_of_different_ids_differ_even_when_they_read_alike() -> None:
+    assert slug("a/b") != slug("a+b")
