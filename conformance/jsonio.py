@@ -38,12 +38,12 @@ def number(value: Any) -> float:
 
 
 def dumps(value: Any, *, indent: int | None = 1) -> str:
-    return json.dumps(jsonable(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    return json.dumps(jsonable(value), indent=indent, allow_nan=False)
 
 
 def digest(value: Any) -> str:
     """sha256 of the canonical form (sorted keys, no spaces) of a JSON value."""
-    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -77,5 +77,7 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise InputError(f"{path}: not valid JSON ({error})") from None
     except RecursionError:
         raise InputError(f"{path}: not valid JSON (nested too deeply)") from None

@@ -106,9 +106,6 @@ def _child_main(task: Task, pipe: Connection) -> None:
         send("error", error if known else f"{type(error).__name__}: {str(error).strip() or 'no message'}")
     else:
         send("done", value)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # skip interpreter teardown: the answer is out, and libraries' exit hooks can hang
 
 
 def _start(mp: Any, task: Task) -> _Child:

@@ -2,6 +2,9 @@
 
 import contextlib
 import importlib
+import threading
+
+import tqdm
 
 from conformance import guard
 
@@ -16,6 +19,7 @@ MODULES = (
 )
 
 guard.install()
+tqdm.tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed child leaks
 for _name in MODULES:
     with contextlib.suppress(Exception):  # it fails again, and is reported, in the case that needs it
         importlib.import_module(_name)

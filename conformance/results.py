@@ -165,7 +165,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _nested(cls: type, data: Any, where: str) -> Any:
-    names = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+    names = {item.name for item in fields(cls)}
     if not isinstance(data, dict) or data.keys() - names:
         raise InputError(f"{where}: expected an object with fields {sorted(names)}, got {data!r:.200}")
     values = dict(data)
@@ -218,7 +218,7 @@ def case_from_dict(data: Any, where: str) -> CaseResult:
     if values.get("gate") not in GATES:
         raise bad_field(where, "gate", values.get("gate"), f"one of {GATES}")
     try:
-        values["verdict"] = Verdict(values.get("verdict"))
+        values["verdict"] = Verdict(str(values.get("verdict")))
     except ValueError:
         raise bad_field(where, "verdict", values.get("verdict"), f"one of {[str(v) for v in Verdict]}") from None
     for name in ("reason", "command", "job"):

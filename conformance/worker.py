@@ -163,11 +163,12 @@ def run_case(job: Job, report: Report) -> str:
 
 def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, float]) -> CaseResult:
     import thresholds
-    from conformance import artifacts, gates
+    from conformance import artifacts, environment, gates
     from conformance.metrics.clip import ClipScorer
 
     started = time.monotonic()
-    limits = thresholds.load(Path(job.thresholds) if job.thresholds else None)
+    path = Path(job.thresholds) if job.thresholds else None
+    limits = thresholds.load(path, device=environment.cohort_device(job.device))
     result = gates.judge(job.case, job.gate, candidate, reference, thresholds=limits, clip=ClipScorer.load(job.clip))
     seconds["judge"] = time.monotonic() - started
     report_started = time.monotonic()
@@ -210,9 +211,9 @@ def prepare(argument: tuple[str | None, tuple[str, ...]], report: Report) -> dic
     for model in models:
         report(f"checkpoint of {model}")
         if folder is None:
-            from reference_impl import tiny
+            from reference_impl.tiny.build import cached
 
-            path = tiny.cached(model)
+            path = cached(model)
         else:
             path = Path(folder).resolve()
         checkpoint.verify(path)
@@ -226,12 +227,13 @@ def build_ground_truth(argument: tuple[Job, str], report: Report) -> str:
     from ground_truth import Store
 
     job, reason = argument
-    own = job.reference == "self"
-    sample = generate(job, job.engine if own else REFERENCES[job.reference], job.reference, report)
+    spec = job.engine if job.reference == "self" else REFERENCES[job.reference]
+    sample = generate(job, spec, job.reference, report)
     path = Store(Path(job.store) if job.store else None).put(
         job.case,
         sample,
         kind=job.reference,
+        generator=spec,
         checkpoint=checkpoint.digests(Path(job.checkpoint)),
         ledger=sample.ledger,
         reason=reason,

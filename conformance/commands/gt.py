@@ -49,6 +49,7 @@ def _build(options: argparse.Namespace) -> int:
                 else:
                     failed[outcome.key] = outcome.message
                     done(f"FAILED {outcome.key}: {outcome.message}")
+    Store(options.store).prune()
     if not write_json_option(options.json, {"stored": stored, "failed": failed}):
         print(f"{len(stored)} stored, {len(failed)} failed")
     return EXIT_INFRA if failed else EXIT_OK
@@ -56,9 +57,9 @@ def _build(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     store = Store(options.store)
-    problems = store.verify()
-    if not write_json_option(options.json, {"entries": len(store.entries()), "problems": problems}):
-        print("\n".join([*problems, f"{len(store.entries())} entries, {len(problems)} problems"]))
+    problems, count = store.verify(), len(store.paths())
+    if not write_json_option(options.json, {"entries": count, "problems": problems}):
+        print("\n".join([*problems, f"{count} entries, {len(problems)} problems"]))
     return EXIT_FAIL if problems else EXIT_OK
 
 
