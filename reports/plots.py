@@ -1,0 +1,96 @@
+"""Plots as inline SVG: no script, no fonts, colours from the style sheet (both colour schemes)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
+
+from conformance.results import StepResult
+from reports.text import number
+
+WIDTH, HEIGHT = 640, 220
+LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 34
+ZERO_GAP = 0.18  # room between the lowest decade and the line for 0, as a share of the decades' height
+
+
+def step_plot(steps: Sequence[StepResult], limit: float | None = None) -> Markup:
+    """Relative L2 of the latents over the steps, log10 axis, one line a stream; empty when there is nothing to draw.
+
+    A value of exactly 0 has no place on a log axis: it is drawn hollow on the axis line marked ``0``. A value that
+    is not finite is a cross at the top. ``limit`` is a dashed line.
+    """
+    streams = {
+        name: [(entry.step, value) for entry in steps if (value := getattr(entry, name)) is not None]
+        for name in ("video", "audio")
+    }
+    streams = {name: points for name, points in streams.items() if points}
+    if not streams:
+        return Markup()
+    values = [value for points in streams.values() for _, value in points]
+    low, high = _decades([*values, *([limit] if limit else [])])
+    first, last = min(entry.step for entry in steps), max(entry.step for entry in steps)
+
+    def x_of(step: int) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * ((step - first) / (last - first) if last > first else 0.5)
+
+    def y_at(exponent: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - exponent) / (high - low) / (1 + ZERO_GAP)
+
+    def y_of(value: float) -> float:
+        if not math.isfinite(value):
+            return float(TOP)
+        return y_at(math.log10(value)) if value > 0 else float(HEIGHT - BOTTOM)
+
+    parts = [*_axes(low, high, y_at), *_step_labels(first, last, x_of)]
+    if limit and math.isfinite(limit):
+        y = y_of(limit)
+        parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="limit" x="{LEFT + 6}" y="{y - 5:.1f}">limit {number(limit)}</text>')
+    for name, points in streams.items():
+        path = " ".join(f"{x_of(step):.1f},{y_of(value):.1f}" for step, value in points if math.isfinite(value))
+        parts.append(f'<polyline class="{name}" points="{path}"/>')
+        parts += [_mark(name, step, value, x_of(step), y_of(value)) for step, value in points]
+    spoken = "; ".join(f"{name} ends at {number(points[-1][1])}" for name, points in streams.items())
+    return Markup(
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="Relative L2 of the latents per step, logarithmic: {spoken}">{"".join(parts)}</svg>'
+    )
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    """Exponents of the decades around the positive finite values; at least one decade apart."""
+    logs = [math.log10(value) for value in values if value > 0 and math.isfinite(value)]
+    if not logs:
+        return -8, 0
+    low, high = math.floor(min(logs)), math.ceil(max(logs))
+    return low, max(high, low + 1)
+
+
+def _axes(low: int, high: int, y_at: Callable[[float], float]) -> list[str]:
+    parts = []
+    stride = max(1, math.ceil((high - low) / 6))
+    for exponent in range(low, high + 1, stride):
+        y = y_at(exponent)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">1e{exponent}</text>')
+    y = HEIGHT - BOTTOM
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+    parts.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">0</text>')
+    return parts
+
+
+def _step_labels(first: int, last: int, x_of: Callable[[int], float]) -> list[str]:
+    stride = max(1, math.ceil((last - first) / 10))
+    shown = [step for step in range(first, last, stride) if last - step >= stride / 2]
+    texts = [(step, str(step)) for step in shown] + [(last, "final")]
+    return [f'<text x="{x_of(step):.1f}" y="{HEIGHT - 12}" text-anchor="middle">{text}</text>' for step, text in texts]
+
+
+def _mark(name: str, step: int, value: float, x: float, y: float) -> str:
+    title = f"<title>{name}, step {step}: {number(value)}</title>"
+    if not math.isfinite(value):
+        return f'<path class="{name} cross" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8">{title}</path>'
+    kind = "hollow" if value == 0 else "dot"
+    return f'<circle class="{name} {kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5">{title}</circle>'

@@ -1,0 +1,60 @@
+"""A report on disk: ``index.html``, ``results.json``, ``junit.xml`` and ``summary.md`` in one folder."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from conformance.jsonio import write_atomic, write_json
+from conformance.results import Results
+from reports.junit import junit_xml
+from reports.markdown import summary_md
+from reports.view import page
+
+_HERE = Path(__file__).parent
+
+
+def _source_hash(text: str) -> str:
+    """A content security policy's name for inline text."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+def render_html(results: Results, root: Path) -> str:
+    """The page of ``results``. Frames and files are looked up under ``root``; nothing is loaded from a network.
+
+    The content security policy admits the page's own script and style by their hashes, embedded pictures, and
+    nothing else, so that text from a results file could not run even if it escaped.
+    """
+    env = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (_HERE / "static" / "report.css").read_text(encoding="utf-8")
+    script = (_HERE / "static" / "report.js").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; script-src {_source_hash(script)}; style-src {_source_hash(style)}; "
+        "img-src data:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
+    )
+    return env.get_template("base.html.j2").render(
+        page=page(results, root), style=Markup(style), script=Markup(script), policy=policy
+    )
+
+
+def write_report(results: Results, folder: Path) -> Path:
+    """Write the four files of a report into ``folder``, each atomically; returns the path of ``index.html``.
+
+    Linked frames and files are expected under ``folder`` already; what is missing there is named in the report.
+    """
+    html = render_html(results, folder)
+    write_json(folder / "results.json", results.as_dict())
+    write_atomic(folder / "junit.xml", junit_xml(results))
+    write_atomic(folder / "summary.md", summary_md(results))
+    write_atomic(folder / "index.html", html)
+    return folder / "index.html"

@@ -1,0 +1,186 @@
+"""The page: well-formed, offline, complete, and inert whatever stands in the results."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from html_check import Element, parse
+from report_fixture import EXACT_ID, FAIL_ID, HOSTILE, hostile_case, make_results
+
+from conformance.jsonio import dumps
+from conformance.results import Results, load
+from conformance.verdicts import Verdict
+from reports.labels import VERDICTS
+from reports.render import write_report
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    write_report(make_results(root), root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def source(folder: Path) -> str:
+    return (folder / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def document(source: str) -> Element:
+    return parse(source)
+
+
+def _card(document: Element, case_id: str) -> Element:
+    return next(card for card in document.all("article") if card.all("h3")[0].text == case_id)
+
+
+def test_a_report_has_its_four_files_and_no_leftovers(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {
+        "index.html",
+        "results.json",
+        "junit.xml",
+        "summary.md",
+        "cases",
+    }
+
+
+def test_html_is_a_pure_function_of_results_json(folder: Path, source: str, tmp_path: Path) -> None:
+    saved = load(folder / "results.json")
+    assert write_report(saved, folder).read_text(encoding="utf-8") == source
+    assert dumps(load(folder / "results.json").as_dict()) == dumps(saved.as_dict())
+
+
+def test_every_case_has_a_row_and_a_card_failures_first(document: Element) -> None:
+    cards = [card.all("span", cls="verdict")[0].text for card in document.all("article")]
+    rows = [row.all("span", cls="verdict")[0].text for row in document.all("tr") if "data-case" in row.attributes]
+    assert cards == rows
+    assert len(cards) == 11
+    order = [label.short for label in VERDICTS.values()]
+    assert cards == sorted(cards, key=order.index)
+    assert set(cards) == {VERDICTS[verdict].short for verdict in Verdict}
+    anchors = [row.attributes["data-case"] for row in document.all("tr") if "data-case" in row.attributes]
+    assert anchors == [card.attributes["id"] for card in document.all("article")]
+
+
+def test_only_cards_that_did_not_pass_are_open(document: Element) -> None:
+    for card in document.all("article"):
+        passed = card.all("span", cls="verdict")[0].text.startswith("Pass")
+        assert ("open" in card.children[0].attributes) is not passed
+
+
+def test_ids_are_unique_and_links_inside_the_page_have_a_target(document: Element) -> None:
+    ids = [element.attributes["id"] for element in document.all() if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    inner = [link.attributes["href"][1:] for link in document.all("a") if link.attributes["href"].startswith("#")]
+    assert len(inner) == 12
+    assert set(inner) <= set(ids)
+
+
+def test_nothing_is_loaded_from_elsewhere_and_linked_files_exist(document: Element, folder: Path) -> None:
+    assert not document.all("link")
+    assert not [script for script in document.all("script") if script.attributes]
+    pictures = [image.attributes["src"] for image in document.all("img")]
+    assert len(pictures) == 3 + 9
+    assert all(src.startswith("data:image/webp;base64,") for src in pictures)
+    links = [link.attributes["href"] for link in _card(document, FAIL_ID).all("a")]
+    links += [audio.attributes["src"] for audio in document.all("audio")]
+    assert len(links) == 3 + 9 + 3 + 2
+    for link in links:
+        assert link.startswith("./")
+        assert (folder / unquote(link)).is_file(), link
+    assert not re.search(r"https?://|url\(|@import", (folder / "index.html").read_text(encoding="utf-8"))
+
+
+def test_hostile_text_is_shown_and_never_becomes_markup(document: Element, source: str) -> None:
+    assert len(document.all("script")) == 1
+    assert not [name for element in document.all() for name in element.attributes if name.startswith("on")]
+    assert "<script>alert" not in source
+    assert "<img src=x" not in source
+    assert not [char for char in source if char in "\u202e\x00\x1b"]
+    assert "\\u202egnp.exe\\u0000\\u001b[31m" in source
+    assert "${7*7} {{7*7}}" in source
+    shown = " ".join(HOSTILE.replace("\u202e", "\\u202e").replace("\x00", "\\u0000").replace("\x1b", "\\u001b").split())
+    card = _card(document, shown)
+    assert card.all("p", cls="reason")[0].text == shown
+    assert card.text.count("<script>alert('x')</script>") >= 15
+
+
+def test_no_link_leaves_the_folder_or_has_a_scheme(document: Element) -> None:
+    links = [link.attributes["href"] for link in document.all("a")]
+    assert all(re.match(r"#case-|#summary|\./[A-Za-z0-9%/._-]*$", link) for link in links), links
+    assert "./javascript%3Aalert%281%29/%22%3E%3Cscript%3E.png" in links
+
+
+def test_the_policy_admits_the_inline_script_and_style_and_nothing_else(document: Element, source: str) -> None:
+    policy = document.all("meta")[1].attributes["content"]
+    for tag in ("script", "style"):
+        text = re.search(rf"<{tag}>(.*?)</{tag}>", source, re.S)
+        assert text
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(text[1].encode()).digest()).decode()}'" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    assert not [element for element in document.all() if "style" in element.attributes]
+
+
+def test_the_page_reads_without_script(document: Element) -> None:
+    assert "hidden" in document.all("form")[0].attributes
+    assert all("disabled" in chip.attributes for chip in document.all("button", cls="chip"))
+    assert not [element for element in document.all("article") if "hidden" in element.attributes]
+
+
+def test_the_failing_card_says_what_differs_and_where(document: Element) -> None:
+    card = _card(document, FAIL_ID)
+    text = card.text
+    for part in (
+        "Shared with the reference, not under test: text encoder, video VAE, vocoder",
+        "step.000/cond/block.01/ff/out",
+        "step 0, conditional branch, block 1, ff/out: relative L2 3.10e-05, largest difference 0.0039. "
+        "43 of 120 taps are bit-equal, 77 differ.",
+        "not measured: no CLIP weights: give --clip PATH",
+        "Worst by SSIM: frame 5, of 9 judged.",
+        "Candidate latents file missing",
+        "numerics team",
+        f"conformance run {FAIL_ID}",
+    ):
+        assert part in text, part
+    metrics = {row.children[0].text: row.text for row in card.all("table", cls="metrics")[0].all("tr")}
+    assert metrics["SSIM"] == "SSIM 0.9787 0.912 ≥ 0.95 −0.038 outside 0.9991 0.88 erf-gelu"
+    assert metrics["PSNR"] == "PSNR 34.25 31.4 ≥ 30 +1.4 dB within ∞ 24 erf-gelu"
+    assert metrics["Relative L2"] == "Relative L2 0.0072 0.0117 ≤ 0.002 −0.0097 outside 0 0.011 erf-gelu"
+    assert [item.text for item in card.all("li", cls="worst")] == ["frame 5 worst SSIM 0.912 Mean abs diff 4.1"]
+    assert [row.children[0].text for row in card.all("tr", cls="differs")] == [
+        *("sha256 differs", "rms differs"),
+        "rope differs",
+        "threads differs",
+    ]
+    assert len(card.all("svg")) == 1
+    assert "limit 0.002" in card.all("svg")[0].text
+
+
+def test_an_exact_pass_says_so_in_the_summary(document: Element) -> None:
+    row = next(row for row in document.all("tr") if row.all("a") and row.all("a")[0].text == EXACT_ID)
+    assert row.text == f"Pass, exact {EXACT_ID} reference 1 ≥ 0.95 ∞ ≥ 30 – – bit-equal 3.91 s"
+
+
+def test_a_run_without_cases_is_a_report_too(tmp_path: Path) -> None:
+    index = write_report(Results(run={}, cases=()), tmp_path)
+    assert "No case was asked for." in parse(index.read_text(encoding="utf-8")).text
+
+
+def test_a_picture_outside_the_folder_is_not_read(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "out").mkdir()
+    secret = folder / "cases" / "fail" / "heat" / "0-0000.png"
+    (tmp_path / "out" / "heat.png").symlink_to(secret)
+    case = make_results(folder).cases[2]
+    frame = case.frames[0].__class__(batch=0, index=0, metrics={}, candidate="../out.png", heat="heat.png")
+    stolen = hostile_case().__class__(id="x", gate="self", verdict=Verdict.FAIL, reason="", frames=(frame,))
+    index = write_report(Results(run={}, cases=(stolen,)), tmp_path / "out")
+    page = parse(index.read_text(encoding="utf-8"))
+    assert not page.all("img")
+    assert page.text.count("file missing") == 3
