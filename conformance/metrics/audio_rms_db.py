@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from conformance.metrics.pairs import AudioPair
+from conformance.metrics.registry import register
+
+
+@register("audio.rms_db", kind="audio", better="lower", unit="dB")
+def rms_db(pair: AudioPair) -> float:
+    """Difference of loudness: 20 log10 of the ratio of the root mean squares, without its sign; infinite when
+    only one side is silent."""
+    mine, theirs = (float(np.sqrt(np.mean(np.square(side)))) for side in pair.common)
+    if mine == theirs:
+        return 0.0
+    if mine == 0 or theirs == 0:
+        return math.inf
+    return abs(20 * (math.log10(mine) - math.log10(theirs)))
