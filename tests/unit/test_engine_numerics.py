@@ -1,0 +1,163 @@
+"""Every field of Numerics: refused outside its values, and visible in a result when it alone is flipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from engine_reference import CPU, DIFFUSERS, dit_inputs, engine_dit, tiny_request
+from torch.nn import functional
+
+from conformance.case import Guidance
+from conformance.errors import InputError
+from conformance.generator import Probe
+from engine.layers.rope import frequency_grid, sequence_rotary
+from engine.models.ltx2 import positions
+from engine.numerics import PRESETS, Numerics, choices, preset
+from engine.pipelines.ltx2_one_stage import Latents, pack_noise, sample
+from engine.sampling import guidance
+from engine.sampling.schedule import ScheduleConfig, schedule
+from reference_impl.tiny.build import cached
+
+BF16 = torch.bfloat16
+SIZES = Latents(video=(1, 128, 2, 2, 3), audio=(1, 8, 7, 16))
+
+
+def _randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _rotated(numerics: Numerics) -> torch.Tensor:
+    tables = sequence_rotary(16, 4096, dim=64, heads=4, theta=1e4, numerics=numerics, device=CPU)
+    return tables.apply(_randn(1, 16, 64).to(BF16))
+
+
+def _bounds(numerics: Numerics) -> torch.Tensor:
+    config = engine_dit("ltx-2.3", BF16).config
+    return positions.rounded(positions.video_bounds((9, 2, 2), 24.0, 1, config, CPU), BF16, numerics)
+
+
+def _own_timesteps(numerics: Numerics) -> torch.Tensor:
+    inputs = dit_inputs("ltx-2.3", torch.float32)
+    inputs = replace(inputs, timestep=inputs.timestep * 0.5)
+    return engine_dit("ltx-2.3", torch.float32)(inputs, numerics)[1]
+
+
+def _sampled(numerics: Numerics, dtype: torch.dtype = BF16) -> Probe:
+    """Two guided steps of the tiny DiT on random text."""
+    dit, probe = engine_dit("ltx-2.3", dtype), Probe(depth="step")
+    scales = Guidance(cfg=3.0, stg=0.0, modality=1.0, rescale=0.0)
+    request = tiny_request(video_guidance=scales, audio_guidance=scales)
+    widths = {"video": dit.config.width, "audio": dit.config.audio_width}
+    text = {
+        prompt: {stream: _randn(1, 16, width, seed=seed).to(dtype) for stream, width in widths.items()}
+        for seed, prompt in enumerate(("pos", "neg"))
+    }
+    noise = pack_noise(_randn(*SIZES.video), _randn(*SIZES.audio, seed=1), numerics, probe)
+    levels = torch.tensor([1.0, 0.4, 0.0])
+    sample(dit, request, numerics, text=text, noise=noise, sigmas=levels, latents=SIZES, probe=probe)
+    return probe
+
+
+def _first_input(monkeypatch: pytest.MonkeyPatch, numerics: Numerics) -> torch.Tensor:
+    """Shapes of what the first forward and the text attention of its first block are given."""
+    seen: list[torch.Tensor] = []
+    dit = engine_dit("ltx-2.3", BF16)
+    real = functional.scaled_dot_product_attention
+
+    def spy(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        seen.append(torch.tensor([attn_mask is not None, query.shape[0]]))
+        return real(query, key, value, attn_mask=attn_mask)
+
+    hook = dit.time_embed.register_forward_pre_hook(lambda _, args: seen.append(torch.tensor(args[0].shape)))
+    with monkeypatch.context() as patch:
+        patch.setattr(functional, "scaled_dot_product_attention", spy)
+        _sampled(numerics)
+    hook.remove()
+    return torch.cat(seen)
+
+
+def _guided(numerics: Numerics) -> torch.Tensor:
+    names = ("cond", "uncond", "stg")
+    x0 = {name: _randn(2, 9, 16, seed=seed) * (seed + 1) for seed, name in enumerate(names)}
+    x0["cond"][1] *= 5
+    scales = Guidance(cfg=3.0, stg=1.0, modality=1.0, rescale=0.7)
+    return guidance.combine(x0, scales, numerics, BF16)
+
+
+def _levels(numerics: Numerics) -> torch.Tensor:
+    return schedule(7, 24, ScheduleConfig.load(cached("ltx-2") / "scheduler"), numerics)
+
+
+def _strides(numerics: Numerics) -> torch.Tensor:
+    return torch.tensor(positions.pack_video(_randn(*SIZES.video), numerics).stride())
+
+
+OPERATIONS: dict[str, Callable[[Numerics], torch.Tensor]] = {
+    "rope_grid_dtype": lambda numerics: frequency_grid(682, 1e4, numerics, CPU),
+    "rope_rounding": _rotated,
+    "positions_dtype": _bounds,
+    "token_memory": _strides,
+    "latent_dtype": lambda numerics: _sampled(numerics).tensors["latents/final/video"],
+    "guider_dtype": _guided,
+    "av_timestep": _own_timesteps,
+    "rescale": _guided,
+    "schedule_tokens": _levels,
+    "schedule_grid": _levels,
+}
+# no number has to change: these choose shapes and masks of calls
+CALLS = {"timestep_shape", "text_mask", "cfg_batch"}
+
+
+def _flipped(name: str) -> Numerics:
+    (other,) = set(choices()[name]) - {getattr(DIFFUSERS, name)}
+    return _changed(name, other)
+
+
+def _changed(name: str, value: Any) -> Numerics:
+    return replace(DIFFUSERS, **{name: value})
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_flipping_one_field_changes_a_result(name: str) -> None:
+    before, after = OPERATIONS[name](DIFFUSERS), OPERATIONS[name](_flipped(name))
+    assert before.shape == after.shape
+    assert not torch.equal(before, after)
+    assert torch.equal(before, OPERATIONS[name](DIFFUSERS))
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_flipping_one_field_changes_a_call(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = _first_input(monkeypatch, DIFFUSERS), _first_input(monkeypatch, _flipped(name))
+    assert before.tolist() != after.tolist()
+
+
+@pytest.mark.parametrize("name", sorted(CALLS | {"token_memory"}))
+def test_such_calls_mean_the_same(name: str) -> None:
+    before = _sampled(DIFFUSERS, torch.float32).tensors["latents/final/video"]
+    after = _sampled(_flipped(name), torch.float32).tensors["latents/final/video"]
+    assert (before - after).norm() / before.norm() < 2e-6
+
+
+def test_every_field_is_covered() -> None:
+    assert OPERATIONS.keys() | CALLS == {field.name for field in fields(Numerics)} == choices().keys()
+    for name in choices():
+        assert f"\n    {name}: " in (Numerics.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", choices())
+def test_values_that_are_not_implemented(name: str) -> None:
+    with pytest.raises(InputError, match=f"numerics: '{name}' is 'other'; expected one of"):
+        _changed(name, "other")
+
+
+def test_presets() -> None:
+    assert preset("diffusers") == DIFFUSERS
+    with pytest.raises(InputError, match=r"'preset' is 'official'; expected one of \['diffusers'\]"):
+        preset("official")
+    assert all(isinstance(make(), Numerics) for make in PRESETS.values())
