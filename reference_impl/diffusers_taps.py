@@ -1,0 +1,208 @@
+"""diffusers' ``LTX2Pipeline`` (0.42.1), its random draws replaced and its tensors tapped; its arithmetic is untouched.
+
+Shape suffixes: B outputs, T tokens, C channels, F H W latent frames, rows and columns, L audio length, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from conformance import guard
+
+guard.install()
+
+import torch  # noqa: E402
+from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline  # noqa: E402
+
+from conformance.generator import BLOCK_TAPS, Probe  # noqa: E402
+
+STREAMS = ("video", "audio")
+
+
+@dataclass
+class Recording:
+    """What one call of the pipeline was given, and what was seen of it.
+
+    noise: unpacked initial state by stream, fp32 (``video`` [B,C,F,H,W], ``audio`` [B,C,L,M]). state: packed latents by
+    stream, as of the step that runs. step: index of that step, -1 before the first. stg_blocks, frame_rate: as the
+    transformer received them. embeds, masks: text encoder output of ``pos`` and, under CFG, ``neg``.
+    """
+
+    probe: Probe
+    noise: dict[str, torch.Tensor]
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    step: int = -1
+    stg_blocks: tuple[int, ...] = ()
+    frame_rate: float | None = None
+    use_cross_timestep: bool | None = None
+    embeds: dict[str, torch.Tensor] = field(default_factory=dict)
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class TracedPipeline(LTX2Pipeline):
+    """``LTX2Pipeline`` between :func:`record`'s entry and exit; see there."""
+
+    # what callback_on_step_end may be given; upstream leaves the audio state out
+    _callback_tensor_inputs = [*LTX2Pipeline._callback_tensor_inputs, "audio_latents"]  # noqa: RUF012 as upstream
+    recording: Recording
+    # components and sizes that the base class sets by name
+    scheduler: Any
+    transformer: Any
+    connectors: Any
+    text_encoder: Any
+    vae: Any
+    audio_vae: Any
+    vocoder: Any
+    vae_spatial_compression_ratio: int
+    vae_temporal_compression_ratio: int
+    audio_vae_mel_compression_ratio: int
+    audio_vae_temporal_compression_ratio: int
+    audio_sampling_rate: int
+    audio_hop_length: int
+    num_timesteps: int
+
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor | None, ...]:
+        pos, pos_mask, neg, neg_mask = super().encode_prompt(*args, **kwargs)
+        for sign, embeds, mask in (("pos", pos, pos_mask), ("neg", neg, neg_mask)):
+            if embeds is not None:
+                self.recording.embeds[sign], self.recording.masks[sign] = embeds, mask
+                self.recording.probe.tap(f"text/{sign}/embeds", embeds)
+                self.recording.probe.tap(f"text/{sign}/mask", mask)
+        return pos, pos_mask, neg, neg_mask
+
+    def prepare_latents(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The injected noise in place of the pipeline's own draw, packed [B,T,C]."""
+        packed = self._pack_latents(
+            self.recording.noise["video"], self.transformer_spatial_patch_size, self.transformer_temporal_patch_size
+        )
+        return self._start("video", packed, super().prepare_latents(*args, **kwargs))
+
+    def prepare_audio_latents(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The injected noise in place of the pipeline's own draw, packed [B,L,C*M]."""
+        packed = self._pack_audio_latents(self.recording.noise["audio"])
+        return self._start("audio", packed, super().prepare_audio_latents(*args, **kwargs))
+
+    def _start(self, stream: str, noise: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """``noise`` as the state at the start. RuntimeError when it differs from ``drawn`` in more than its values."""
+        if (noise.shape, noise.dtype) != (drawn.shape, drawn.dtype):
+            expected = f"{drawn.dtype} {tuple(drawn.shape)}"
+            raise RuntimeError(f"injected {stream} noise is {noise.dtype} {tuple(noise.shape)}, not {expected}")
+        self.recording.state[stream] = noise = noise.to(drawn.device)
+        self.recording.probe.tap(f"noise/{stream}", noise)
+        return noise
+
+    def convert_x0_to_velocity(
+        self, sample: torch.Tensor, denoised_output: torch.Tensor, step_idx: int, scheduler: Any = None
+    ) -> torch.Tensor:
+        # the pipeline gives the audio stream a copy of its scheduler
+        stream = "video" if scheduler is self.scheduler else "audio"
+        self.recording.probe.tap(f"step.{step_idx:03d}/guided_x0/{stream}", denoised_output)
+        return super().convert_x0_to_velocity(sample, denoised_output, step_idx, scheduler)
+
+
+def after_step(
+    pipeline: TracedPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """``callback_on_step_end``: remember the new state; tap it after the last step."""
+    run = pipeline.recording
+    run.state = {"video": tensors["latents"], "audio": tensors["audio_latents"]}
+    if step + 1 == pipeline.num_timesteps:
+        for stream in STREAMS:
+            run.probe.tap(f"latents/final/{stream}", run.state[stream])
+    return tensors
+
+
+@contextmanager
+def record(pipeline: TracedPipeline, probe: Probe, noise: dict[str, torch.Tensor]) -> Iterator[Recording]:
+    """Calls of ``pipeline`` inside the block start from ``noise`` and are tapped into ``probe``, one call a block.
+
+    :func:`after_step` must be the call's ``callback_on_step_end``, on ``latents`` and ``audio_latents``.
+    """
+    run = pipeline.recording = Recording(probe=probe, noise=noise)
+    handles: list[Any] = []
+    with ExitStack() as forward:
+
+        def enter(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            branches = _branches(pipeline, kwargs)
+            if "cond" in branches:
+                run.step += 1
+                _tap_step(pipeline, run, kwargs, len(branches))
+            if branches == ("stg",):
+                run.stg_blocks = tuple(kwargs["spatio_temporal_guidance_blocks"])
+            run.frame_rate, run.use_cross_timestep = kwargs["fps"], kwargs["use_cross_timestep"]
+            forward.enter_context(probe.forward(run.step, branches))
+
+        def leave(module: torch.nn.Module, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+            for stream, velocity in zip(STREAMS, output, strict=True):
+                probe.model_tap(f"velocity/{stream}", velocity)
+            forward.close()
+
+        try:
+            handles.append(pipeline.transformer.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(pipeline.transformer.register_forward_hook(leave))
+            handles.extend(_component_hooks(pipeline, probe))
+            if probe.depth == "block":
+                handles.extend(_block_hooks(pipeline.transformer, probe))
+            yield run
+        finally:
+            for handle in handles:
+                handle.remove()
+            del pipeline.recording
+
+
+def _branches(pipeline: TracedPipeline, kwargs: dict[str, Any]) -> tuple[str, ...]:
+    """The branches in the batch of a transformer call, in order."""
+    if kwargs["isolate_modalities"]:
+        return ("modality",)
+    if kwargs["spatio_temporal_guidance_blocks"]:
+        return ("stg",)
+    return ("uncond", "cond") if pipeline.do_classifier_free_guidance else ("cond",)
+
+
+def _tap_step(pipeline: TracedPipeline, run: Recording, kwargs: dict[str, Any], branches: int) -> None:
+    if run.step == 0:
+        run.probe.tap("sigmas", pipeline.scheduler.sigmas)
+        for stream in STREAMS:  # repeated once a branch
+            run.probe.tap(f"positions/{stream}", kwargs[f"{stream}_coords"].chunk(branches)[0])
+    for stream in STREAMS:
+        run.probe.tap(f"step.{run.step:03d}/latents/{stream}", run.state[stream])
+
+
+def _component_hooks(pipeline: TracedPipeline, probe: Probe) -> Iterator[Any]:
+    def connected(module: torch.nn.Module, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        signs = ("neg", "pos") if pipeline.do_classifier_free_guidance else ("pos",)
+        for stream, context in zip(STREAMS, output, strict=False):  # the mask follows
+            for sign, part in zip(signs, context.chunk(len(signs)), strict=True):
+                probe.tap(f"connector/{sign}/{stream}", part)
+
+    def entering(name: str) -> Callable[..., None]:
+        return lambda module, args: probe.tap(name, args[0])
+
+    def leaving(name: str) -> Callable[..., None]:
+        return lambda module, args, output: probe.tap(name, output)
+
+    yield pipeline.connectors.register_forward_hook(connected)
+    yield pipeline.vae.decoder.register_forward_pre_hook(entering("latents/decode/video"))
+    yield pipeline.audio_vae.decoder.register_forward_pre_hook(entering("latents/decode/audio"))
+    yield pipeline.vae.decoder.register_forward_hook(leaving("vae/frames"))
+    yield pipeline.vocoder.register_forward_hook(leaving("audio/waveform"))
+
+
+def _block_hooks(transformer: Any, probe: Probe) -> Iterator[Any]:
+    def inner(name: str) -> Callable[..., None]:
+        return lambda module, args, output: probe.model_tap(name, output)
+
+    def outer(index: int) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+            for stream, hidden in zip(STREAMS, output, strict=True):
+                probe.model_tap(f"block.{index:02d}/{stream}", hidden)
+
+        return hook
+
+    for index, block in enumerate(transformer.transformer_blocks):
+        for path, tap in BLOCK_TAPS.items():
+            yield block.get_submodule(path).register_forward_hook(inner(f"block.{index:02d}/{tap}"))
+        yield block.register_forward_hook(outer(index))
