@@ -69,7 +69,7 @@ class Tap:
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Tap:
-        wide = tensor.detach().double()
+        wide = tensor.detach().contiguous().double()  # sums follow the memory order
         return cls(
             dtype=str(tensor.dtype).removeprefix("torch."),
             shape=tuple(tensor.shape),

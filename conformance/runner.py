@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import thresholds
 from conformance import environment
 from conformance.case import Case
 from conformance.errors import InputError
-from conformance.jsonio import read_json, write_json
+from conformance.jsonio import digest, read_json, write_json
 from conformance.pool import Outcome, Task, run_tasks
 from conformance.results import CaseResult, Results, case_from_dict, unjudged
 from conformance.verdicts import Verdict
@@ -63,6 +64,15 @@ def code_digest() -> str:
     return hasher.hexdigest()
 
 
+def _store_digest(options: Options) -> str:
+    """sha256 over the manifests that a stored reference may come from; empty for a live one."""
+    if options.reference not in ("stored", "self"):
+        return ""
+    from ground_truth import Store  # it imports torch, which only the workers need otherwise
+
+    return digest([path.read_text() for path in Store(options.store).paths()])
+
+
 def _out(path: Path | None) -> str | None:
     return None if path is None else str(path.resolve())
 
@@ -81,7 +91,9 @@ def prepare_checkpoints(models: Sequence[str], options: Options) -> dict[str, tu
 
 
 def make_jobs(cases: Sequence[Case], options: Options) -> list[Job]:
-    """One job a case. InputError when a checkpoint is missing or unusable."""
+    """One job a case. InputError when thresholds, store or a checkpoint are missing or unusable."""
+    limits = thresholds.load(options.thresholds, device=environment.cohort_device(options.device)).digest
+    store = _store_digest(options)
     models = tuple(dict.fromkeys(case.model for case in cases))
     checkpoints = prepare_checkpoints(models, options)
     versions = tuple(sorted(environment.versions().items()))
@@ -97,7 +109,9 @@ def make_jobs(cases: Sequence[Case], options: Options) -> list[Job]:
             device=options.device,
             threads=options.threads,
             thresholds=_out(options.thresholds),
+            thresholds_digest=limits,
             store=_out(options.store),
+            store_digest=store,
             clip=options.clip,
             depth=options.depth,
             versions=versions,

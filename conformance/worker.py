@@ -42,8 +42,8 @@ class Job:
     ``module:factory`` of another live one, or ``stored`` (diffusers output in the store) or ``self`` (the
     engine's accepted output in the store). checkpoint: folder. device: ``cpu`` or ``cuda``. threads: CPU
     threads of one case. thresholds, store: path, or None for the shipped ones. clip: a CLIP model to measure
-    with, or None. depth: how deep taps reach (``Probe``). versions, code: what the job ran with, so that a
-    resumed run does not reuse another version's result.
+    with, or None. depth: how deep taps reach (``Probe``). versions, code and the digests: what the job ran with,
+    so that a resumed run does not reuse another version's result.
     """
 
     case: Case
@@ -55,7 +55,9 @@ class Job:
     device: str
     threads: int
     thresholds: str | None
+    thresholds_digest: str
     store: str | None
+    store_digest: str
     clip: str | None
     depth: str
     versions: tuple[tuple[str, str], ...]

@@ -29,7 +29,7 @@ def summary_table(results: Results) -> str:
     """A table of the cases, worst last (next to the prompt), with counts under it. Colours only on a terminal."""
     out = io.StringIO()
     terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size((120, 24)).columns
+    width = shutil.get_terminal_size((200, 24)).columns  # a log has room for whole ids
     console = Console(file=out, width=width, force_terminal=terminal, no_color=not terminal, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     longest = max((len(one_line(case.id)) for case in results.cases), default=0)

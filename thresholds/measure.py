@@ -8,7 +8,8 @@ and samples (the defects). Per metric, as distances from a perfect match:
 - the limit is the geometric mean of the floor and half of the smallest guarded defect's distance (a quarter of that
   distance where the floor is zero).
 
-Limits are set on ``JUDGED``; a metric that guards nothing gets none. A defect that no limit catches is listed as missed.
+Limits are set on ``JUDGED``; a metric that guards nothing gets none. A defect that no limit catches is listed as
+missed.
 """
 
 from __future__ import annotations

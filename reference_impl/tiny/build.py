@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from conformance import checkpoint
+from conformance import checkpoint, environment
 from conformance.errors import bad_field
 
 MODELS = ("ltx-2", "ltx-2.3")
@@ -27,12 +27,6 @@ def source_digest() -> str:
     return total.hexdigest()
 
 
-def cache_root() -> Path:
-    """``$CONFORMANCE_CACHE/tiny``, or ``~/.cache/diffusion-conformance/tiny``."""
-    root = os.environ.get("CONFORMANCE_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "diffusion-conformance") / "tiny"
-
-
 def cached(model: str) -> Path:
     """The folder of the tiny checkpoint of ``ltx-2`` or ``ltx-2.3``, built first where it is not there yet.
 
@@ -40,7 +34,7 @@ def cached(model: str) -> Path:
     for a cached folder that is damaged (see :func:`conformance.checkpoint.verify`).
     """
     _check(model)
-    folder = cache_root() / f"{model}-{source_digest()[:12]}"
+    folder = environment.cache_root() / "tiny" / f"{model}-{source_digest()[:12]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))

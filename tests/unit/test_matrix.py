@@ -30,9 +30,7 @@ def test_the_first_matrix_has_every_combination() -> None:
 
 
 def test_some_token_counts_divide_by_neither_8_nor_16() -> None:
-    counts = {
-        ((c.request.num_frames - 1) // 8 + 1) * (c.request.height // 32) * (c.request.width // 32) for c in CASES
-    }
+    counts = {((c.request.num_frames - 1) // 8 + 1) * (c.request.height // 32) * (c.request.width // 32) for c in CASES}
     assert any(count % 8 for count in counts)
     assert any(count % 8 == 0 for count in counts)
 
@@ -92,7 +90,7 @@ def test_an_unknown_suite_is_refused() -> None:
 @given(total=st.integers(1, 40))
 def test_shards_partition_the_cases(total: int) -> None:
     parts = [shard(CASES, index, total) for index in range(1, total + 1)]
-    assert sorted((case.id for part in parts for case in part)) == sorted(case.id for case in CASES)
+    assert sorted(case.id for part in parts for case in part) == sorted(case.id for case in CASES)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 

@@ -62,7 +62,15 @@ def _run(tmp_path: Path, *tasks: tuple[Any, Any], timeout: float = 60.0, jobs: i
 def test_failures_of_every_kind_leave_the_others_alone(tmp_path: Path) -> None:
     _run(tmp_path, (double, 0))  # the server is up
     got = _run(
-        tmp_path, (raises, 0), (double, 4), (segfaults, 0), (exits, 0), (hangs, 0), (refuses, 0), (double, 5), timeout=3.0
+        tmp_path,
+        (raises, 0),
+        (double, 4),
+        (segfaults, 0),
+        (exits, 0),
+        (hangs, 0),
+        (refuses, 0),
+        (double, 5),
+        timeout=3.0,
     )
     assert (got["1"].value, got["6"].value) == (8, 10)
     assert (got["0"].kind, got["0"].message) == ("error", "ValueError: no such thing")

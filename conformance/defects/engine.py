@@ -1,0 +1,145 @@
+"""Defects of an LTX-2 engine, each one a bug that some engine has had or could have. Gates must catch them.
+
+``DEFECTS`` says where each can be seen at all: in which dtypes, and in cases of which kind. In bf16 a defect that
+moves the output less than rounding does is not visible by distance (relative L2 near 1e-2, docs/log.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from conformance.case import Case, Guidance
+from conformance.defects.variants import variant, with_numerics
+from conformance.generator import Probe
+from engine.layers import feedforward
+from engine.layers.attention import Attention
+from engine.models.ltx2 import block, positions, transformer
+from engine.models.ltx2.connectors import LTX2Connectors
+from engine.numerics import Numerics
+from engine.pipelines import ltx2_one_stage as one_stage
+from engine.sampling import guidance
+
+_attention_forward = Attention.forward
+_cross_attention = block.Block._cross_attention
+_video_bounds = positions.video_bounds
+_combine = guidance.combine
+_rescale = guidance.rescale
+
+
+def _erf(self: feedforward.GeluProjection, x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.gelu(self.proj(x))
+
+
+def _starts(bounds_BXT2: torch.Tensor) -> torch.Tensor:
+    return bounds_BXT2[..., 0]
+
+
+def _undivided(shape: Any, frame_rate: float, *rest: Any) -> torch.Tensor:
+    return _video_bounds(shape, 1.0, *rest)
+
+
+def _no_v2a(self: block.Block, video: torch.Tensor, audio: torch.Tensor, *streams: Any) -> Any:
+    return _cross_attention(self, video, audio, *streams)[0], audio
+
+
+def _ungated(self: Attention, *inputs: Any, **more: Any) -> torch.Tensor:
+    gate = self.to_gate_logits
+    self.to_gate_logits = None
+    try:
+        return _attention_forward(self, *inputs, **more)
+    finally:
+        self.to_gate_logits = gate
+
+
+def _zeroed(self: Attention, x: torch.Tensor, *rest: Any, values_only: bool = False, **more: Any) -> torch.Tensor:
+    out = _attention_forward(self, x, *rest, values_only=values_only, **more)
+    return torch.zeros_like(out) if values_only else out
+
+
+def _batched(
+    connectors: LTX2Connectors, text: Mapping[str, one_stage.TextStates], numerics: Numerics, probe: Probe
+) -> dict[str, dict[str, torch.Tensor]]:
+    """One connector call for all prompts, compacted with the first row's mask: right for equal lengths only."""
+    embeds = torch.cat([states.embeds for states in text.values() if states.embeds is not None])
+    masks = torch.cat([states.mask for states in text.values() if states.mask is not None])
+    for prompt, states in text.items():
+        if states.embeds is not None and states.mask is not None:
+            probe.tap(f"text/{prompt}/embeds", states.embeds)
+            probe.tap(f"text/{prompt}/mask", states.mask)
+    video, audio = connectors(embeds, masks[:1].expand_as(masks), numerics)
+    names = list(text)
+    out: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
+    for stream, batched in (("video", video), ("audio", audio)):
+        for name, part in zip(names, batched.chunk(len(names)), strict=True):
+            out[name][stream] = part
+            probe.tap(f"connector/{name}/{stream}", part)
+    return out
+
+
+def _swapped(x0: Mapping[str, torch.Tensor], scales: Guidance, *rest: Any) -> torch.Tensor:
+    if "uncond" in x0:
+        x0 = {**x0, "cond": x0["uncond"], "uncond": x0["cond"]}
+    return _combine(x0, scales, *rest)
+
+
+def _complement(guided: torch.Tensor, cond: torch.Tensor, weight: float, numerics: Numerics) -> torch.Tensor:
+    return _rescale(guided, cond, 1.0 - weight, numerics)
+
+
+fp32_grid = with_numerics("fp32-grid", rope_grid_dtype="float32")
+erf_gelu = variant("erf-gelu", (feedforward.GeluProjection, "forward", _erf))
+start_positions = variant("start-positions", (transformer, "midpoints", _starts))
+no_frame_rate = variant("no-frame-rate", (positions, "video_bounds", _undivided))
+v2a_skipped = variant("v2a-skipped", (block.Block, "_cross_attention", _no_v2a))
+gates_ignored = variant("gates-ignored", (Attention, "forward", _ungated))
+stg_zeroed = variant("stg-zeroed", (Attention, "forward", _zeroed))
+connector_batched = variant("connector-batched", (one_stage, "contexts", _batched))
+cfg_swapped = variant("cfg-swapped", (guidance, "combine", _swapped))
+rescale_complement = variant("rescale-complement", (guidance, "rescale", _complement))
+
+
+def _any(case: Case) -> bool:
+    return True
+
+
+def _gated(case: Case) -> bool:
+    return case.model == "ltx-2.3"
+
+
+def _cfg(case: Case) -> bool:
+    return case.request.video_guidance.cfg > 1.0
+
+
+def _stg(case: Case) -> bool:
+    return bool(case.request.stg_blocks)
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Where a defect shows: compute dtypes, and whether a case exercises the broken code."""
+
+    dtypes: tuple[str, ...]
+    applies: Callable[[Case], bool]
+
+
+DEFECTS = {
+    "fp32_grid": Defect(("fp32",), _any),
+    "erf_gelu": Defect(("fp32",), _any),
+    "start_positions": Defect(("fp32", "bf16"), _any),
+    "no_frame_rate": Defect(("fp32", "bf16"), _any),
+    "v2a_skipped": Defect(("fp32", "bf16"), _any),
+    "gates_ignored": Defect(("fp32", "bf16"), _gated),
+    "stg_zeroed": Defect(("fp32", "bf16"), _stg),
+    "connector_batched": Defect(("fp32", "bf16"), _cfg),
+    "cfg_swapped": Defect(("fp32", "bf16"), _cfg),
+    "rescale_complement": Defect(("fp32", "bf16"), _cfg),
+}
+
+
+def guarded(case: Case) -> tuple[str, ...]:
+    """Defects that a gate over this case must catch."""
+    return tuple(name for name, defect in DEFECTS.items() if case.dtype in defect.dtypes and defect.applies(case))

@@ -1,0 +1,60 @@
+"""The plugin, from another repository: cases are items, -k selects, failures read well, the report is written."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+PATCH = """
+from conformance import runner
+runner.prepare_checkpoints = lambda models, options: dict.fromkeys(models, ("/none", "0"))
+"""
+
+
+def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    pytester.makeconftest(PATCH)
+    pytester.syspathinsert(Path(__file__).parent)
+    installed = any(e.value == "conformance.pytest_plugin" for e in entry_points(group="pytest11"))
+    plugin = () if installed else ("-p", "conformance.pytest_plugin")
+    fakes = ("--conformance-reference", "fakes:good", "--conformance-out", "report")
+    return pytester.runpytest_inprocess(*plugin, "-p", "no:cacheprovider", *fakes, *arguments)
+
+
+def test_cases_are_items_that_k_selects(pytester: pytest.Pytester) -> None:
+    result = _run(
+        pytester, "--conformance", "--conformance-engine", "fakes:good", "-k", "ltx-2.3 and cfg-batch2 and bf16", "-v"
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["*ltx-2.3/one-stage-t2v/cfg-batch2@single+diffusers-bf16*PASSED*", "*report: *index.html"]
+    )
+    assert (pytester.path / "report" / "index.html").is_file()
+    assert (pytester.path / "report" / "results.json").is_file()
+
+
+def test_a_failing_case_fails_with_verdict_reason_and_command(pytester: pytest.Pytester) -> None:
+    result = _run(
+        pytester,
+        "--conformance",
+        "--conformance-engine",
+        "fakes:faulty",
+        "-k",
+        "ltx-2.3 and all-guidance and fp32 and not odd",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*FAIL: *finite*", "*re-run: conformance run 'ltx-2.3/one-stage-t2v/all-guidance@*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_without_the_flag_nothing_is_collected(pytester: pytest.Pytester) -> None:
+    assert _run(pytester).ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_an_unknown_suite_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, "--conformance", "--conformance-suite", "nightly")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*'suite' is 'nightly'; expected one of*"])
