@@ -171,7 +171,8 @@ HANDSHAKE = (
 class Generator(Protocol):
     """Anything that can produce output for a case."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def generate(self, case: Case, probe: Probe) -> Sample:
         """Produce the case. UnsupportedCase when it cannot; any other error is the generator's failure."""

@@ -69,8 +69,10 @@ def load(checkpoint: Path, dtype: torch.dtype, device: torch.device) -> Componen
 def _module(cls: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected a part of the diffusers layout")
+    # diffusers warns at every load unless told not to use a package that is not installed
+    options = {} if cls.__module__.startswith("transformers") else {"low_cpu_mem_usage": False}
     try:
-        module = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+        module = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True, **options)
     except Exception as error:
         raise _unloadable(folder, error) from None
     return realigned(module.to(device)).eval().requires_grad_(False)

@@ -162,6 +162,11 @@ class Engine:
             "noise": {stream: tensor_digest(state) for stream, state in noise.items()},
             "embeds": {name: tensor_digest(text.embeds) for name, text in states.items() if text.embeds is not None},
             "weights": checkpoints.digests(self._folder),
+            "batch": len(request.prompts),
+            "text_tokens": request.text_tokens,
+            "prompt_tokens": {
+                name: text.mask.sum(-1).tolist() for name, text in states.items() if text.mask is not None
+            },
         }
 
 

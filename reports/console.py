@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conformance.results import CaseResult, Results
+from conformance.verdicts import Verdict
 from reports.labels import EXIT_CODES, VERDICTS, key_metric, limit_text, metric_label, metric_unit, ordered
 from reports.text import duration, number, one_line
 from reports.view import chips, headline
@@ -54,6 +55,8 @@ def summary_table(results: Results) -> str:
 
 
 def _key(case: CaseResult) -> str:
+    if case.verdict == Verdict.PASS_EXACT:
+        return "equal bit for bit"
     name = key_metric(case)
     if name is None:
         return one_line(case.reason, 80)

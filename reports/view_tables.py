@@ -76,17 +76,22 @@ class SideRow:
     candidate: str
     reference: str
     differs: bool
+    one_sided: bool
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Both sides' values of the same names, those that differ first."""
+    """Both sides' values of the same names: those that differ first, those that one side alone has last."""
 
     rows: tuple[SideRow, ...]
 
     @property
     def different(self) -> int:
         return sum(row.differs for row in self.rows)
+
+    @property
+    def one_sided(self) -> int:
+        return sum(row.one_sided for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -162,18 +167,19 @@ def latent_rows(case: CaseResult) -> tuple[LatentRow, ...]:
 
 
 def sides(candidate: Any, reference: Any) -> Sides:
-    """Two JSON objects leaf by leaf; what differs or is on one side only comes first."""
+    """Two JSON objects leaf by leaf. A name that only one side reports is no difference: engines have own details."""
     left, right = leaves(jsonable(candidate)), leaves(jsonable(reference))
     rows = [
         SideRow(
             name=one_line(name),
             candidate=plain(left[name]) if name in left else ABSENT,
             reference=plain(right[name]) if name in right else ABSENT,
-            differs=(name in left) != (name in right) or left[name] != right[name],
+            differs=name in left and name in right and left[name] != right[name],
+            one_sided=(name in left) != (name in right),
         )
         for name in [*left, *(name for name in right if name not in left)]
     ]
-    return Sides(rows=tuple(sorted(rows, key=lambda row: not row.differs)))
+    return Sides(rows=tuple(sorted(rows, key=lambda row: (row.one_sided, not row.differs))))
 
 
 def both_sides(pair: dict[str, Any]) -> Sides | None:

@@ -11,6 +11,7 @@ from conformance.commands.output import progress, write_json_option
 from conformance.matrix import all_cases, parse_shard, select, shard
 from conformance.results import Results
 from conformance.runner import Options, collect, make_jobs, open_out, run_jobs
+from conformance.verdicts import EXIT_OK, exit_code
 from reports.console import summary_table
 from reports.render import write_report
 
@@ -45,7 +46,8 @@ def execute(options: argparse.Namespace) -> Results:
         for result in run_jobs(jobs, run, place):
             results.append(result)
             seconds = sum(result.seconds.values())
-            done(f"{result.verdict:<18} {result.id}  {seconds:.1f} s" + (f"  {result.reason}" if result.reason else ""))
+            reason = "" if exit_code([result.verdict]) == EXIT_OK else f"  {result.reason}"
+            done(f"{result.verdict:<18} {result.id}  {seconds:.1f} s{reason}")
     whole = collect(cases, results, run, started, shlex.join(["conformance", *sys.argv[1:]]))
     write_report(whole, run.out)
     return whole

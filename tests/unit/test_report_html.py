@@ -156,7 +156,6 @@ def test_the_failing_card_says_what_differs_and_where(document: Element) -> None
     assert [item.text for item in card.all("li", cls="worst")] == ["frame 5 worst SSIM 0.912 Mean abs diff 4.1"]
     assert [row.children[0].text for row in card.all("tr", cls="differs")] == [
         *("sha256 differs", "rms differs"),
-        "rope differs",
         "threads differs",
     ]
     assert len(card.all("svg")) == 1

@@ -107,8 +107,9 @@ def test_an_unmeasured_metric_is_never_a_dash_alone() -> None:
 
 def test_sides_put_differences_first_and_see_past_what_is_shown() -> None:
     both = sides({"a": 1, "b": {"c": "x" * 700}, "d": 2}, {"a": 1, "b": {"c": "x" * 699 + "y"}, "e": 3})
-    assert [(row.name, row.differs) for row in both.rows] == [("b.c", True), ("d", True), ("e", True), ("a", False)]
-    assert (both.rows[1].reference, both.different) == ("(absent)", 3)
+    found = [(row.name, row.differs, row.one_sided) for row in both.rows]
+    assert found == [("b.c", True, False), ("a", False, False), ("d", False, True), ("e", False, True)]
+    assert (both.rows[2].reference, both.different, both.one_sided) == ("(absent)", 1, 2)
 
 
 def test_the_worst_frame_is_the_one_behind_the_failed_metric(tmp_path: Path) -> None:

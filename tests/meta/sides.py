@@ -1,0 +1,17 @@
+"""What the mutation tests share."""
+
+from __future__ import annotations
+
+from conformance.case import Case
+from conformance.generator import Generator, Probe, Sample
+from conformance.matrix import all_cases
+
+CASES = {case.id: case for case in all_cases()}
+
+
+def run(generator: Generator, case: Case) -> Sample:
+    """One sample with step-level trace."""
+    probe = Probe(depth="step", keep=False)
+    sample = generator.generate(case, probe)
+    sample.trace = probe.trace
+    return sample

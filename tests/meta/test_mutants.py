@@ -1,0 +1,81 @@
+"""The gate is tested by breaking the engine: every defect turns it red where the defect can be seen at all.
+
+Judged with the shipped limits, as ``conformance run --engine conformance.defects.engine:NAME`` would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sides import CASES, run
+
+import thresholds
+from conformance.case import Case
+from conformance.defects import engine as defects
+from conformance.defects import nuisance
+from conformance.defects.samples import SAMPLE_DEFECTS
+from conformance.gates import judge
+from conformance.generator import Generator, Sample
+from conformance.verdicts import Verdict
+
+LIMITS = thresholds.load(device="cpu")
+JUDGED = [
+    CASES[f"{model}/one-stage-t2v/all-guidance@single+diffusers-{dtype}"]
+    for model in ("ltx-2", "ltx-2.3")
+    for dtype in ("fp32", "bf16")
+]
+Reference = Callable[[str], Sample]
+Plain = Callable[[str], Generator]
+
+
+def _verdict(case: Case, candidate: Sample, reference: Sample) -> tuple[Verdict, str]:
+    result = judge(case, "reference", candidate, reference, thresholds=LIMITS, clip=None)
+    return result.verdict, result.reason
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [(case, name) for case in JUDGED for name in defects.guarded(case)],
+    ids=lambda value: value if isinstance(value, str) else value.id,
+)
+def test_a_defect_of_the_engine_turns_the_gate_red(case: Case, name: str, plain: Plain, reference: Reference) -> None:
+    broken = getattr(defects, name).around(plain(case.model))
+    verdict, reason = _verdict(case, run(broken, case), reference(case.id))
+    assert verdict == Verdict.FAIL, reason
+    assert "latents.rel_l2" in reason
+
+
+@pytest.mark.parametrize("name", SAMPLE_DEFECTS)
+@pytest.mark.parametrize("case", JUDGED, ids=lambda case: case.id)
+def test_damage_to_frames_or_sound_turns_the_gate_red(case: Case, name: str, reference: Reference) -> None:
+    whole = reference(case.id)
+    verdict, reason = _verdict(case, SAMPLE_DEFECTS[name](whole), whole)
+    assert verdict == Verdict.FAIL, reason
+
+
+@pytest.mark.parametrize("name", nuisance.NUISANCES)
+@pytest.mark.parametrize("case", JUDGED[2:], ids=lambda case: case.id)
+def test_a_change_that_must_not_matter_stays_green(case: Case, name: str, plain: Plain, reference: Reference) -> None:
+    changed = getattr(nuisance, name).around(plain(case.model))
+    verdict, reason = _verdict(case, run(changed, case), reference(case.id))
+    assert verdict in (Verdict.PASS, Verdict.PASS_EXACT), reason
+
+
+@pytest.mark.parametrize("case", JUDGED, ids=lambda case: case.id)
+def test_the_unbroken_engine_is_bit_equal(case: Case, plain: Plain, reference: Reference) -> None:
+    assert _verdict(case, run(plain(case.model), case), reference(case.id))[0] == Verdict.PASS_EXACT
+
+
+def test_every_defect_is_guarded_somewhere_in_every_dtype_it_shows_in() -> None:
+    for name, defect in defects.DEFECTS.items():
+        for dtype in defect.dtypes:
+            assert any(case.dtype == dtype and name in defects.guarded(case) for case in JUDGED), (name, dtype)
+
+
+def test_every_shipped_case_has_limits_that_miss_nothing() -> None:
+    for case in CASES.values():
+        entry = LIMITS.for_case(case.id)
+        assert entry is not None, case.id
+        assert entry.source.missed == (), case.id
+        assert set(defects.guarded(case)) | set(SAMPLE_DEFECTS) == set(entry.source.caught), case.id
