@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from conformance.errors import InputError, bad_field
 from conformance.jsonio import read_json
@@ -15,10 +15,19 @@ T = TypeVar("T")
 
 
 def _typed(where: str, name: str, value: Any, hint: Any) -> Any:
+    kinds = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        if value not in kinds:
+            raise bad_field(where, name, value, f"one of {kinds}")
+        return value
     if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(typing.get_args(hint)):
-            raise bad_field(where, name, value, f"a list of {len(typing.get_args(hint))} values")
-        return tuple(_typed(where, name, item, kind) for item, kind in zip(value, typing.get_args(hint), strict=True))
+        if kinds[-1] is Ellipsis:
+            if not isinstance(value, list | tuple) or not value:
+                raise bad_field(where, name, value, "a list of one value or more")
+            kinds = kinds[:1] * len(value)
+        if not isinstance(value, list | tuple) or len(value) != len(kinds):
+            raise bad_field(where, name, value, f"a list of {len(kinds)} values")
+        return tuple(_typed(where, name, item, kind) for item, kind in zip(value, kinds, strict=True))
     if hint is float and type(value) is int:
         value = float(value)
     if type(value) is not hint:
@@ -29,13 +38,24 @@ def _typed(where: str, name: str, value: Any, hint: Any) -> Any:
 
 
 def parse(cls: type[T], path: Path, *, fixed: Mapping[str, tuple[Any, Any]], unused: frozenset[str] = frozenset()) -> T:
-    """The JSON object at ``path`` as ``cls``.
+    """The JSON object at ``path`` as ``cls``; see ``parse_object``."""
+    return parse_object(cls, read_json(path), str(path), fixed=fixed, unused=unused)
+
+
+def parse_object(
+    cls: type[T],
+    data: Any,
+    where: str,
+    *,
+    fixed: Mapping[str, tuple[Any, Any]],
+    unused: frozenset[str] = frozenset(),
+) -> T:
+    """The parsed JSON object ``data`` as ``cls``; ``where`` names it in errors.
 
     fixed: key -> (the one implemented value, the value an absent key stands for). unused: keys without a
     meaning for the forward pass. Keys with a leading underscore are metadata. InputError names the file, the
     key, its value and what was expected.
     """
-    data, where = read_json(path), str(path)
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected an object, got {type(data).__name__}")
     for name, (implemented, absent) in fixed.items():

@@ -1,0 +1,112 @@
+"""Safetensors weights of a folder into a module, strictly: every key once, every shape right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from conformance.errors import InputError, bad_field
+from conformance.jsonio import read_json
+
+M = TypeVar("M", bound=nn.Module)
+Rename = Callable[[str], str | None]
+# quantised weights mean nothing without their scales
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def _files(folder: Path, file: str) -> list[Path]:
+    index = folder / f"{file}.index.json"
+    if not index.is_file():
+        return [folder / file]
+    data = read_json(index)
+    names = data.get("weight_map") if isinstance(data, dict) else None
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise bad_field(str(index), "weight_map", type(names).__name__, "an object of tensor name to file name")
+    for name in names.values():
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise bad_field(str(index), "weight_map", name, "file names inside the folder")
+    return [folder / name for name in sorted(set(names.values()))]
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read as safetensors: {str(error).splitlines()[0]}")
+
+
+def tensor_names(folder: Path, file: str) -> list[str]:
+    """Names of all stored tensors, from the headers alone. InputError when a file is missing or corrupt."""
+    names: list[str] = []
+    for path in _files(folder, file):
+        try:
+            with safe_open(path, framework="pt", device="cpu") as opened:
+                names.extend(opened.keys())
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(path, error) from None
+    return names
+
+
+def read_tensors(
+    folder: Path, dtype: torch.dtype, device: torch.device, *, file: str, rename: Rename | None = None
+) -> dict[str, torch.Tensor]:
+    """Tensors of ``folder/file`` or its sharded index, as ``dtype`` on ``device``.
+
+    rename: stored name -> name of the tensor, or None for one that is not read.
+    Each is a fresh allocation: tensors mapped from a file can lie unaligned, and CPU matrix products of
+    unaligned operands take another path with other last bits. InputError when a file is missing or corrupt, or
+    a tensor is of another dtype than ``DTYPES``.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for path in _files(folder, file):
+        try:
+            with safe_open(path, framework="pt", device="cpu") as opened:
+                for stored in opened.keys():  # noqa: SIM118 - not a mapping
+                    name = rename(stored) if rename else stored
+                    if name is None:
+                        continue
+                    if name in tensors:
+                        raise InputError(f"{path}: tensor {stored!r} is in more than one file")
+                    tensor = opened.get_tensor(stored)
+                    if tensor.dtype not in DTYPES:
+                        raise bad_field(f"{path}: tensor {stored!r}", "dtype", tensor.dtype, f"one of {DTYPES}")
+                    tensors[name] = tensor.to(device=device, dtype=dtype, copy=True)
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(path, error) from None
+    return tensors
+
+
+def load(
+    build: Callable[[], M],
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    file: str,
+    rename: Rename | None = None,
+) -> M:
+    """``build()`` with the folder's weights in ``dtype``, ready for inference; arguments as in ``read_tensors``.
+
+    InputError when a tensor is missing, unknown or of another shape: one line that names the first of each.
+    """
+    with torch.device("meta"):
+        module = build()
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    tensors = read_tensors(folder, dtype, device, file=file, rename=rename)
+    problems = []
+    for problem, names in (
+        ("missing", expected.keys() - tensors.keys()),
+        ("unknown", tensors.keys() - expected.keys()),
+    ):
+        if names:
+            problems.append(f"{len(names)} {problem} (first {sorted(names)[0]!r})")
+    wrong = sorted(name for name in expected.keys() & tensors.keys() if tuple(tensors[name].shape) != expected[name])
+    if wrong:
+        found, wanted = tuple(tensors[wrong[0]].shape), expected[wrong[0]]
+        problems.append(f"{len(wrong)} of another shape (first {wrong[0]!r}: {found}, expected {wanted})")
+    if problems:
+        raise InputError(f"{folder}: tensors do not fit {type(module).__name__}: {'; '.join(problems)}")
+    module.load_state_dict(tensors, assign=True)
+    return module.eval().requires_grad_(False)
