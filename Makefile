@@ -4,7 +4,7 @@ VENV ?= .venv
 OUT ?= out
 BIN := $(VENV)/bin
 
-.PHONY: conformance test check format install clean
+.PHONY: conformance test check format install official clean
 
 conformance: install
 	$(BIN)/conformance run --out $(OUT)
@@ -22,6 +22,10 @@ format: install
 	$(BIN)/ruff check --fix .
 
 install: $(VENV)/.installed
+
+# optional, and under the LTX-2 Community License: docs/official.md
+official: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ltx-core==1.0.0 ltx-pipelines==1.0.0 einops==0.8.2
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "Python 3.11 or 3.12 is needed, this is %d.%d: make PYTHON=python3.12" % v)'

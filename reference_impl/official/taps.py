@@ -1,0 +1,125 @@
+"""Taps of the official modules, hung on from outside, and the noise that is injected into their loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from conformance.generator import BLOCK_TAPS, Probe
+from reference_impl.official.load import Modules
+
+STREAMS = ("video", "audio")
+# the names of the diffusers layout differ in these alone
+_NORMS = {"norm_q": "q_norm", "norm_k": "k_norm"}
+
+
+class InjectedNoise:
+    """A noiser that takes its noise from the harness, where ``GaussianNoiser`` draws: video first, then audio."""
+
+    def __init__(self, noise: Mapping[str, torch.Tensor], probe: Probe) -> None:
+        self._left, self._probe = [(stream, noise[stream]) for stream in STREAMS], probe
+
+    def __call__(self, latent_state: Any, noise_scale: float) -> Any:
+        """``latent_state`` (all noise, or the packages' zeros) with its latent replaced by noise of the same layout."""
+        stream, noise = self._left.pop(0)
+        latent = latent_state.latent
+        if noise.shape != latent.shape or noise_scale != 1.0 or not bool((latent_state.denoise_mask == 1).all()):
+            raise RuntimeError(f"injected {stream} noise {tuple(noise.shape)} does not fit {tuple(latent.shape)}")
+        self._probe.tap(f"noise/{stream}", noise)
+        return replace(latent_state, latent=noise.to(latent))
+
+
+@dataclass
+class TappedStep:
+    """An official diffusion step that records what it is given: the state and the guided x0 of each stream."""
+
+    inner: Any
+    probe: Probe
+    calls: int = 0
+
+    def step(self, sample: torch.Tensor, denoised_sample: torch.Tensor, sigmas: torch.Tensor, step_index: int) -> Any:
+        self.probe.tap(f"step.{step_index:03d}/guided_x0/{STREAMS[self.calls % 2]}", denoised_sample)
+        self.calls += 1
+        return self.inner.step(sample, denoised_sample, sigmas, step_index)
+
+
+@contextmanager
+def record(modules: Modules, probe: Probe, negative: torch.Tensor | None) -> Iterator[None]:
+    """While open, every forward is tapped. negative: the video context of the negative prompt."""
+    handles: list[Any] = []
+    forward: list[Any] = []
+    step = -1
+
+    def enter(module: Any, args: tuple[Any, ...]) -> None:
+        nonlocal step
+        streams, perturbations = dict(zip(STREAMS, args[:2], strict=True)), args[2]
+        branch = _branch(streams["video"], perturbations, negative)
+        if branch == "cond":
+            step += 1
+            for stream, modality in streams.items():
+                if step == 0:
+                    probe.tap(f"positions/{stream}", modality.positions.float())
+                probe.tap(f"step.{step:03d}/latents/{stream}", modality.latent)
+        forward.append(probe.forward(step, (branch,)))
+        forward[-1].__enter__()
+
+    def leave(module: Any, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        for stream, velocity in zip(STREAMS, output, strict=True):
+            probe.model_tap(f"velocity/{stream}", velocity)
+        forward.pop().__exit__(None, None, None)
+
+    dit = modules.transformer.velocity_model
+    try:
+        handles.append(dit.register_forward_pre_hook(enter))
+        handles.append(dit.register_forward_hook(leave))
+        handles.extend(_decoder_hooks(modules, probe))
+        if probe.depth == "block":
+            handles.extend(_block_hooks(dit, probe))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _branch(video: Any, perturbations: Any, negative: torch.Tensor | None) -> str:
+    if perturbations is None:
+        return "uncond" if video.context is negative else "cond"
+    from ltx_core.guidance.perturbations import PerturbationType
+
+    return "modality" if perturbations.any_in_batch(PerturbationType.SKIP_A2V_CROSS_ATTN, 0) else "stg"
+
+
+def _decoder_hooks(modules: Modules, probe: Probe) -> Iterator[Any]:
+    def entering(name: str) -> Callable[..., None]:
+        return lambda module, args: probe.tap(name, args[0])
+
+    def leaving(name: str) -> Callable[..., None]:
+        return lambda module, args, output: probe.tap(name, output)
+
+    # the first convolutions: the decoders denormalise by themselves
+    yield modules.video_decoder.conv_in.register_forward_pre_hook(entering("latents/decode/video"))
+    yield modules.audio_decoder.conv_in.register_forward_pre_hook(entering("latents/decode/audio"))
+    yield modules.video_decoder.register_forward_hook(leaving("vae/frames"))
+    yield modules.vocoder.register_forward_hook(leaving("audio/waveform"))
+
+
+def _block_hooks(dit: Any, probe: Probe) -> Iterator[Any]:
+    def inner(name: str) -> Callable[..., None]:
+        return lambda module, args, output: probe.model_tap(name, output)
+
+    def outer(index: int) -> Callable[..., None]:
+        def hook(module: Any, args: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+            for stream, state in zip(STREAMS, output, strict=True):
+                probe.model_tap(f"block.{index:02d}/{stream}", state.x)
+
+        return hook
+
+    for index, block in enumerate(dit.transformer_blocks):
+        for path, tap in BLOCK_TAPS.items():
+            name = ".".join(_NORMS.get(part, part) for part in path.split("."))
+            yield block.get_submodule(name).register_forward_hook(inner(f"block.{index:02d}/{tap}"))
+        yield block.register_forward_hook(outer(index))

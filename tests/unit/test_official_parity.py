@@ -1,0 +1,175 @@
+"""The engine under ``official-1.0.0`` against ltx-core and ltx-pipelines 1.0.0, bit for bit; skipped without them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_reference import (
+    ALL_GUIDANCE,
+    CPU,
+    DTYPES,
+    dit_inputs,
+    engine_connectors,
+    engine_dit,
+    tiny_case,
+    tiny_request,
+)
+
+from conformance.case import Guidance
+from conformance.errors import ReferenceMissing
+from conformance.generator import Probe
+from conformance.handshake import handshake
+from engine.generator import build as build_engine
+from engine.numerics import preset
+from engine.sampling import euler, guidance
+from engine.sampling.schedule import ScheduleConfig, schedule
+from reference_impl.official import generator, packages
+from reference_impl.official.load import Modules, load
+from reference_impl.tiny import official_file
+from reference_impl.tiny.build import MODELS, cached
+
+NAME = "official-1.0.0"
+OFFICIAL = preset(NAME)
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+try:
+    VERSION = packages.install()
+except ReferenceMissing as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+pytestmark = pytest.mark.skipif(f"official-{VERSION}" != NAME, reason=f"the packages are of version {VERSION}")
+
+
+@cache
+def modules(model: str, dtype: torch.dtype) -> Modules:
+    return load(cached(model), NAMES[dtype], "cpu", 32)
+
+
+def test_nobody_takes_the_stand_in_for_torchaudio() -> None:
+    assert "torchaudio" not in sys.modules or sys.modules["torchaudio"].__file__
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("changes", [{}, ALL_GUIDANCE, {"sigmas": None}], ids=["unguided", "guided", "own-schedule"])
+@pytest.mark.parametrize("model", MODELS)
+def test_whole_cases_are_equal_bit_for_bit(model: str, changes: dict[str, Any], dtype: str) -> None:
+    case = tiny_case(model, dtype, tiny_request(**changes), numerics=NAME)
+    mine, theirs = Probe(), Probe()
+    engine = build_engine(cached(model), "cpu").generate(case, mine)
+    official = generator.build(cached(model), "cpu").generate(case, theirs)
+    assert mine.trace.keys() == theirs.trace.keys()
+    assert [name for name, tap in mine.trace.items() if tap.sha256 != theirs.trace[name].sha256] == []
+    assert handshake(engine.resolved, official.resolved) is None
+    assert np.array_equal(engine.frames, official.frames)
+    assert np.array_equal(engine.frames_float, official.frames_float)
+    assert np.array_equal(engine.audio, official.audio)
+    assert engine.audio_rate == official.audio_rate
+    assert all(torch.equal(engine.latents[stream], official.latents[stream]) for stream in ("video", "audio"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_the_diffusers_preset_is_another_function(model: str, dtype: torch.dtype) -> None:
+    inputs = _inputs(model, dtype)
+    theirs = _forward(modules(model, dtype).transformer.velocity_model, inputs)
+    mine = engine_dit(model, dtype)(inputs, OFFICIAL)
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    if dtype == torch.bfloat16:
+        other = engine_dit(model, dtype)(inputs, preset("diffusers"))
+        assert not any(torch.equal(a, b) for a, b in zip(other, theirs, strict=True))
+
+
+def _inputs(model: str, dtype: torch.dtype) -> Any:
+    inputs = dit_inputs(model, dtype, text_mask=None)
+    times = {
+        name: inputs.sigma[:, None].expand(-1, state.shape[1])
+        for name, state in (("timestep", inputs.video), ("audio_timestep", inputs.audio))
+    }
+    return replace(inputs, **times, video_bounds=inputs.video_bounds.to(dtype))
+
+
+@torch.inference_mode()
+def _forward(dit: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    from ltx_core.model.transformer import Modality
+
+    level = torch.tensor(0.7317)
+    streams = (
+        (inputs.video, inputs.video_bounds, inputs.video_text),
+        (inputs.audio, inputs.audio_bounds, inputs.audio_text),
+    )
+    modalities = [
+        Modality(latent=x, sigma=level, timesteps=torch.ones(1, x.shape[1], 1) * level, positions=at, context=text)
+        for x, at, text in streams
+    ]
+    return dit(*modalities, None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_connectors(model: str, dtype: torch.dtype) -> None:
+    connectors = engine_connectors(model, dtype)
+    width, layers = connectors.config.caption_channels, connectors.config.text_proj_in_factor
+    states_BTDL = torch.randn(1, 32, width, layers, generator=torch.Generator().manual_seed(4)).to(dtype)
+    for valid in (1, 5, 32):
+        mask = (torch.arange(32) >= 32 - valid).long()[None]
+        mine = connectors(states_BTDL.flatten(2), mask, OFFICIAL)
+        theirs = modules(model, dtype).embeddings.process_hidden_states(states_BTDL.unbind(-1), mask)
+        assert torch.equal(mine[0], theirs.video_encoding)
+        assert torch.equal(mine[1], theirs.audio_encoding)
+
+
+def test_schedules() -> None:
+    from ltx_core.components.schedulers import LTX2Scheduler
+
+    curve = ScheduleConfig.load(cached("ltx-2") / "scheduler")
+    for steps in (2, 3, 4, 7, 8, 15, 30, 40, 50):
+        assert torch.equal(schedule(steps, 12, curve, OFFICIAL), LTX2Scheduler().execute(steps=steps))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_guider_and_step(dtype: torch.dtype) -> None:
+    from ltx_core.components.diffusion_steps import EulerDiffusionStep
+    from ltx_core.components.guiders import MultiModalGuider, MultiModalGuiderParams
+
+    x, *branches = torch.randn(5, 1, 9, 128, generator=torch.Generator().manual_seed(2)).to(dtype)
+    scales = Guidance(cfg=3.0, stg=1.0, modality=3.0, rescale=0.7)
+    params = MultiModalGuiderParams(cfg_scale=3.0, stg_scale=1.0, modality_scale=3.0, rescale_scale=0.7)
+    names = ("cond", "uncond", "stg", "modality")
+    guided = guidance.combine(dict(zip(names, branches, strict=True)), scales, OFFICIAL, dtype)
+    assert torch.equal(guided, MultiModalGuider(params=params).calculate(*branches))
+    sigmas = torch.tensor([0.7317, 0.421])
+    mine = euler.step(x, euler.to_velocity(x, guided, sigmas[0], dtype), *sigmas, dtype)
+    assert torch.equal(mine, EulerDiffusionStep().step(x, guided, sigmas, 0))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_packages_own_loader_reads_the_tiny_single_file(model: str) -> None:
+    from ltx_core.loader import SingleGPUModelBuilder
+    from ltx_core.model import transformer, video_vae
+
+    path = str(official_file.cached(model))
+    for configurator, names, expected in (
+        (
+            transformer.LTXModelConfigurator,
+            transformer.LTXV_MODEL_COMFY_RENAMING_MAP,
+            modules(model, torch.bfloat16).transformer.velocity_model,
+        ),
+        (
+            video_vae.VideoDecoderConfigurator,
+            video_vae.VAE_DECODER_COMFY_KEYS_FILTER,
+            modules(model, torch.bfloat16).video_decoder,
+        ),
+    ):
+        builder = SingleGPUModelBuilder(model_class_configurator=configurator, model_path=path, model_sd_ops=names)
+        built = builder.build(device=CPU, dtype=torch.bfloat16)
+        wanted = expected.state_dict()
+        assert built.state_dict().keys() == wanted.keys()
+        assert all(torch.equal(tensor, wanted[key]) for key, tensor in built.state_dict().items())
+    with torch.device("meta"):
+        encoder = video_vae.VideoEncoderConfigurator.from_config(builder.model_config())
+    state = builder.load_sd([path], builder.registry, CPU, video_vae.VAE_ENCODER_COMFY_KEYS_FILTER).sd
+    assert encoder.state_dict().keys() == state.keys()  # its widths are those of the released model
