@@ -42,7 +42,8 @@ def write_frames(
 ) -> tuple[FrameResult, ...]:
     """Write both sides' frames and their heat maps; returns ``frames`` with the paths filled in.
 
-    Sides that cannot be paired (other counts or sizes) are written too, and come back unscored.
+    Two equal frames have no heat map. Sides that cannot be paired (other counts or sizes) are written too, and
+    come back unscored.
     """
     mine = _write_frames(candidate, root, f"{folder}/candidate")
     theirs = _write_frames(reference, root, f"{folder}/reference")
@@ -51,7 +52,7 @@ def write_frames(
     for key in sorted(mine.keys() | theirs.keys()):
         frame = scored.get(key, FrameResult(batch=key[0], index=key[1], metrics={}))
         heat = ""
-        if key in scored:
+        if key in scored and not np.array_equal(candidate.frames[key], reference.frames[key]):
             heat = f"{folder}/heat/{key[0]}-{key[1]:04d}.png"
             write_png(root / heat, heat_map(candidate.frames[key], reference.frames[key]))
         shown.append(replace(frame, candidate=mine.get(key, ""), reference=theirs.get(key, ""), heat=heat))

@@ -17,6 +17,8 @@ from conformance.errors import InputError, bad_field
 from conformance.jsonio import digest
 
 DTYPES = ("fp32", "bf16")
+KERNELS = ("off", "on")
+PICTURES = ("blocks", "rings")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
@@ -89,12 +91,31 @@ class Guidance(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageCondition(_Checked):
+    """A given first frame, one picture for all outputs.
+
+    picture: name of one that the harness draws at the size of the request (``conformance.inputs.draw_picture``).
+    crf: quality of the H.264 encoding it passes through before the VAE, as the models were trained; 0 is none.
+    """
+
+    picture: str
+    crf: int
+
+    def _validate(self, where: str) -> None:
+        if self.picture not in PICTURES:
+            raise bad_field(where, "picture", self.picture, f"one of {PICTURES}")
+        if not 0 <= self.crf <= 51:
+            raise bad_field(where, "crf", self.crf, "within [0, 51]")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request(_Checked):
     """What to generate. One output per entry of ``prompts``.
 
     height, width: pixels. num_frames: 8k+1. frame_rate: frames per second. text_tokens: padded prompt length.
     sigmas: the N noise levels of the N steps (the final 0 is implied), or None: each side builds its own
     schedule for ``steps`` and the two must agree bit for bit. stg_blocks: block indices that STG perturbs.
+    image: what conditions the first frame, or None.
     """
 
     prompts: tuple[str, ...]
@@ -110,6 +131,7 @@ class Request(_Checked):
     video_guidance: Guidance
     audio_guidance: Guidance
     stg_blocks: tuple[int, ...]
+    image: ImageCondition | None
 
     def _validate(self, where: str) -> None:
         if not self.prompts:
@@ -140,6 +162,11 @@ class Request(_Checked):
             raise bad_field(where, "stg_blocks", self.stg_blocks, "blocks exactly when an stg scale is above 0")
         if any(block < 0 for block in self.stg_blocks):
             raise bad_field(where, "stg_blocks", self.stg_blocks, "block indices from 0")
+
+    @property
+    def given_frames(self) -> tuple[int, ...]:
+        """Frames that are an input: an engine that returns them well has shown nothing, so they are not judged."""
+        return () if self.image is None else (0,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +213,8 @@ class Case(_Checked):
     """One point of the matrix: model, pipeline, variant, layout, rounding decisions, dtype and request.
 
     numerics: the name of a preset of ``engine.numerics``, which is also the reference it claims to match.
-    dtype: compute dtype of weights and activations. checkpoint: name of a checkpoint the project builds
+    dtype: compute dtype of weights and activations. kernels: ``on`` lets fused kernels take the place of the eager
+    operations they are bitwise equal to, where they can run. checkpoint: name of a checkpoint the project builds
     (``tiny``); ``--checkpoint`` replaces it. suites: the suites the case runs in.
     """
 
@@ -196,6 +224,7 @@ class Case(_Checked):
     layout: Layout
     numerics: str
     dtype: str
+    kernels: str
     checkpoint: str
     request: Request
     suites: tuple[str, ...]
@@ -206,11 +235,14 @@ class Case(_Checked):
                 raise bad_field(where, name, getattr(self, name), "lower-case letters, digits, '.' and '-'")
         if self.dtype not in DTYPES:
             raise bad_field(where, "dtype", self.dtype, f"one of {DTYPES}")
+        if self.kernels not in KERNELS:
+            raise bad_field(where, "kernels", self.kernels, f"one of {KERNELS}")
 
     @property
     def id(self) -> str:
-        """``<model>/<pipeline>/<variant>@<layout>+<numerics>-<dtype>``."""
-        return f"{self.model}/{self.pipeline}/{self.variant}@{self.layout.name}+{self.numerics}-{self.dtype}"
+        """``<model>/<pipeline>/<variant>@<layout>+<numerics>-<dtype>``, then ``+kernels`` where they are on."""
+        kernels = "+kernels" if self.kernels == "on" else ""
+        return f"{self.model}/{self.pipeline}/{self.variant}@{self.layout.name}+{self.numerics}-{self.dtype}{kernels}"
 
     @cached_property
     def digest(self) -> str:
@@ -229,6 +261,7 @@ class Case(_Checked):
             "layout": self.layout.name,
             "numerics": self.numerics,
             "dtype": self.dtype,
+            "kernels": self.kernels,
         }
 
 

@@ -31,6 +31,10 @@ COMPONENTS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "vocoder": (("config.json",), "diffusion_pytorch_model"),
     "scheduler": (("scheduler_config.json",), None),
 }
+# Folders that a checkpoint may have and its index does not list: two-stage pipelines load them on their own.
+OPTIONAL: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "latent_upsampler": (("config.json",), "diffusion_pytorch_model"),
+}
 INDEX = "model_index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # Who wrote a configuration, and from where: no part of what it configures.
@@ -62,10 +66,15 @@ def verify(folder: Path) -> None:
         if name not in index:
             raise InputError(f"{folder}: {INDEX}: component {name!r} is missing")
         _component(folder, name)
+    for name in OPTIONAL:
+        if (folder / name).exists():
+            _component(folder, name)
 
 
-def digests(folder: Path) -> dict[str, str]:
+def digests(folder: Path, *, optional: tuple[str, ...] = ()) -> dict[str, str]:
     """sha256 of the content of every component (and of ``model_index.json``), as hexadecimal digits by name.
+
+    optional: those of ``OPTIONAL`` that the case needs. The others count for nothing, wherever they are present.
 
     Content is each tensor's name, dtype, shape and bytes and each configuration's canonical JSON: neither the order of
     tensors, nor sharding, nor the layout of a safetensors header, nor the version that wrote a configuration counts.
@@ -77,9 +86,9 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     )
-    key = (folder.resolve(), stamp)
+    key = (folder.resolve(), optional, stamp)
     if key not in _cache:
-        parts = {name: _component_digest(folder, name) for name in COMPONENTS}
+        parts = {name: _component_digest(folder, name) for name in (*COMPONENTS, *optional)}
         _cache[key] = parts | {"model_index": json_digest(_config(folder, INDEX))}
     return dict(_cache[key])
 
@@ -89,7 +98,7 @@ def digest(folder: Path) -> str:
     return json_digest(digests(folder))
 
 
-_cache: dict[tuple[Path, tuple[tuple[str, int, int], ...]], dict[str, str]] = {}
+_cache: dict[tuple[Path, tuple[str, ...], tuple[tuple[str, int, int], ...]], dict[str, str]] = {}
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:
@@ -104,7 +113,7 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
 
 def _component(folder: Path, name: str) -> dict[str, _Tensor]:
     """The tensors of a component by name, everything about it but the tensors' bytes having been checked."""
-    configs, stem = COMPONENTS[name]
+    configs, stem = (COMPONENTS | OPTIONAL)[name]
     if not (folder / name).is_dir():
         raise InputError(f"{folder}: {name}: component folder is missing")
     for config in configs:
@@ -217,7 +226,7 @@ def _side_files(folder: Path, name: str) -> Iterator[tuple[str, str]]:
             continue
         if path.suffix == ".json":
             data = read_json(path)
-            known = isinstance(data, dict) and path.name in ("config.json", *COMPONENTS[name][0])
+            known = isinstance(data, dict) and path.name in ("config.json", *(COMPONENTS | OPTIONAL)[name][0])
             yield relative, json_digest(_config(folder, relative) if known else data)
         else:
             yield relative, hashlib.sha256(path.read_bytes()).hexdigest()

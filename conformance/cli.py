@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     cases_help = "case ids, leading parts of ids, or globs"
-    suite_help = "which cases when none are named (default: default)"
+    suite_help = "cases to run, or to pick from by name (default: default)"
 
     listing = command("list", "List the cases of the matrix.")
     listing.add_argument("cases", nargs="*", metavar="CASE", help=cases_help)
@@ -75,9 +76,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="report and artifacts (default: out)")
     run.add_argument(
         "--reference",
-        default="diffusers",
+        default="live",
         metavar="WHICH",
-        help="diffusers (live), stored (its stored output), self (the engine's accepted output) or MODULE:FACTORY",
+        help="live (default: what the case's numerics name), diffusers or official, stored (its stored output),"
+        " self (the engine's accepted output) or MODULE:FACTORY",
     )
     _run_options(run)
     _limits(run)
@@ -112,7 +114,10 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("cases", nargs="*", metavar="CASE", help=cases_help)
     build.add_argument("--suite", default="default", help=suite_help)
     build.add_argument(
-        "--kind", choices=("diffusers", "self"), default="diffusers", help="whose output (default: diffusers)"
+        "--kind",
+        choices=("diffusers", "official", "self"),
+        default="diffusers",
+        help="whose output (default: diffusers)",
     )
     build.add_argument("--reason", required=True, help="why these are stored: goes into the manifests")
     _run_options(build)
@@ -124,7 +129,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. Known errors are one line on standard error."""
+    """Run a command and return its exit code. Known errors are one line on standard error.
+
+    An error that nobody foresaw shows its traceback and is EXIT_INFRA: Python's own code 1 would read as a numeric
+    failure.
+    """
     options = parser().parse_args(arguments)
     try:
         return importlib.import_module(f"conformance.commands.{options.command}").main(options)
@@ -137,6 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141  # what a shell reports for a reader that left
+    except OSError as error:
+        print(f"conformance: error: {error}", file=sys.stderr)
+        return EXIT_INFRA
+    except Exception:
+        traceback.print_exc()
+        return EXIT_INFRA
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ Limits are inclusive and hold for the worst frame, channel or latent stream of a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -57,15 +57,17 @@ def compare(
     *,
     limits: Mapping[str, float] | None,
     clip: ClipScorer | None = None,
+    given_frames: Container[int] = (),
 ) -> Comparison:
     """Judge ``candidate`` by its distance from ``reference``.
 
     limits: metric name -> bound (see ``REGISTRY`` for direction and unit). clip: None leaves CLIP unmeasured.
+    given_frames: indices of frames that are an input of the case, such as a conditioning image: not measured.
     Never raises for what a sample contains; numbers are there for failing samples too, where shapes permit.
     """
     limits = limits or {}
     mismatched = mismatches(candidate, reference)
-    measured = measure(candidate, reference, mismatched, clip)
+    measured = measure(candidate, reference, mismatched, clip, given_frames)
     verdict, reason = _judge(candidate, reference, mismatched, measured, limits)
     return Comparison(
         verdict=verdict,

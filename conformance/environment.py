@@ -13,6 +13,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from conformance.errors import bad_field
+
 # Distributions whose version can change what either side computes or how it is measured.
 PACKAGES = (
     "torch",
@@ -61,11 +63,14 @@ def cohort_device(device: str) -> str:
     """The device as thresholds and stored references name it: ``cpu``, or the accelerator's product name.
 
     CPU models are recorded in the ledger but share one name: that they agree is measured, not assumed by file.
+    InputError when there is no such device here.
     """
     if device == "cpu":
         return device
     import torch
 
+    if not torch.cuda.is_available():
+        raise bad_field("command line", "device", device, "cpu: torch sees no CUDA device here")
     return torch.cuda.get_device_name(torch.device(device))
 
 

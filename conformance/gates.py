@@ -26,7 +26,9 @@ def judge(
 ) -> CaseResult:
     """Compare two samples of a case under its limits. Different inputs are INCOMPARABLE, whatever the distance."""
     entry = thresholds.for_case(case.id)
-    result = compare(candidate, reference, limits=entry.limits if entry else None, clip=clip)
+    result = compare(
+        candidate, reference, limits=entry.limits if entry else None, clip=clip, given_frames=case.request.given_frames
+    )
     verdict, reason = result.verdict, result.reason
     different = handshake(candidate.resolved, reference.resolved)
     if different:

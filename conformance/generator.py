@@ -7,7 +7,8 @@ Tap names, the same in every generator (that is what makes a first divergence fi
 ====================================== ==================================================================
 ``text/{pos,neg}/embeds`` ``.../mask``  packed text encoder states [B,T,D*L] and token mask [B,T]
 ``connector/{pos,neg}/{video,audio}``   text context of each stream [B,T,D]
-``noise/{video,audio}``                 initial state, packed tokens [B,T,128] fp32
+``noise/{video,audio}``                 initial noise, packed tokens [B,T,128] fp32
+``image/{pixels,latents}``              given first frame: as the VAE gets it [1,3,1,H,W]; its clean tokens
 ``sigmas``                              noise levels [steps+1] fp32, the last is 0
 ``positions/{video,audio}``             token bounds [B,3|1,T,2] fp32: seconds and pixels; seconds
 ``step.NNN/latents/{video,audio}``      state at the start of the step, packed
@@ -163,6 +164,7 @@ HANDSHAKE = (
     "stg_blocks",
     "dtype",
     "noise",
+    "image",
     "embeds",
     "weights",
 )

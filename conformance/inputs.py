@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+
+from conformance.errors import bad_field
 
 
 def draw_noise(
@@ -16,3 +19,21 @@ def draw_noise(
     video = torch.randn(video_BCFHW, generator=generator, dtype=torch.float32)
     audio = torch.randn(audio_BCLM, generator=generator, dtype=torch.float32)
     return video, audio
+
+
+def draw_picture(name: str, height: int, width: int) -> np.ndarray:
+    """A conditioning image, uint8 [H,W,3]: gradients with edges, in integer arithmetic, alike on every machine.
+
+    InputError for a name that is not one of ``case.PICTURES``.
+    """
+    y, x = np.mgrid[0:height, 0:width].astype(np.int64)
+    red, green = 255 * x // max(width - 1, 1), 255 * y // max(height - 1, 1)
+    if name == "blocks":
+        blue = 64 + 128 * ((x * 6 // width + y * 4 // height) % 2)
+    elif name == "rings":
+        squares = (2 * x - width) ** 2 + (2 * y - height) ** 2
+        blue = 64 + 128 * (squares * 12 // (height**2 + width**2) % 2)
+        red = 255 - red
+    else:
+        raise bad_field("image", "picture", name, "a picture that the harness draws")
+    return np.stack((red, green, blue), axis=-1).astype(np.uint8)

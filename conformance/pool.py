@@ -87,8 +87,8 @@ def _child_main(task: Task, pipe: Connection) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     # the interpreter's own objects may be bound to other descriptors (a test runner's capture)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
     faulthandler.enable(2)
     faulthandler.register(signal.SIGUSR1, file=2)
     threading.Thread(target=_die_with_parent, args=(pipe,), daemon=True).start()
@@ -102,7 +102,8 @@ def _child_main(task: Task, pipe: Connection) -> None:
         value = task.target(task.argument, lambda place: send("place", place))
     except BaseException as error:
         traceback.print_exc()
-        known = isinstance(error, ConformanceError)
+        # classes of others may not survive the pipe
+        known = isinstance(error, ConformanceError) and type(error).__module__ == ConformanceError.__module__
         send("error", error if known else f"{type(error).__name__}: {str(error).strip() or 'no message'}")
     else:
         send("done", value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--conformance-suite", default="default", help="suite to collect (default: default)")
     group.addoption("--conformance-out", default="out", help="folder of report and artifacts (default: out)")
     group.addoption("--conformance-engine", metavar="MODULE:FACTORY", help="generator to test (default: the engine)")
-    group.addoption("--conformance-reference", default="diffusers", help="diffusers, stored, self or MODULE:FACTORY")
+    group.addoption("--conformance-reference", default="live", help="as --reference of conformance run")
     group.addoption("--conformance-checkpoint", metavar="FOLDER", help="diffusers folder (default: tiny)")
     group.addoption("--conformance-thresholds", metavar="PATH", help="thresholds file or folder (default: shipped)")
     group.addoption("--conformance-timeout", type=float, default=300.0, help="seconds a case may take (default 300)")
@@ -35,6 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "conformance: a case of the conformance matrix")
     if config.getoption("--conformance"):
+        if config.getoption("numprocesses", None):
+            raise pytest.UsageError("--conformance isolates its cases itself and writes one report: use it without -n")
         config.pluginmanager.register(_Session(config), "conformance-session")
 
 
@@ -51,6 +54,7 @@ class _Session:
         self.results: dict[str, CaseResult] = {}
         self._options: Options | None = None
         self._jobs: dict[str, Job] = {}
+        self._out = ExitStack()
 
     def options(self) -> Options:
         from conformance.runner import Options, open_out
@@ -59,7 +63,7 @@ class _Session:
         if self._options is None:
             get = self.config.getoption
             checkpoint, thresholds = get("--conformance-checkpoint"), get("--conformance-thresholds")
-            self._options = Options(
+            options = Options(
                 out=Path(get("--conformance-out")),
                 engine=get("--conformance-engine") or ENGINE,
                 reference=get("--conformance-reference"),
@@ -67,7 +71,8 @@ class _Session:
                 thresholds=Path(thresholds) if thresholds else None,
                 timeout=get("--conformance-timeout"),
             )
-            open_out(self._options.out, resume=False)
+            self._out.enter_context(open_out(options.out, resume=False))
+            self._options = options
         return self._options
 
     @pytest.hookimpl(tryfirst=True)
@@ -98,6 +103,9 @@ class _Session:
         result = next(iter(run_jobs([self._jobs[case.id]], options)))
         self.results[case.id] = result
         return result
+
+    def pytest_unconfigure(self) -> None:
+        self._out.close()
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if not self.results:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
 import os
 import shlex
@@ -10,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +23,10 @@ from conformance.jsonio import digest, read_json, write_json
 from conformance.pool import Outcome, Task, run_tasks
 from conformance.results import CaseResult, Results, case_from_dict, unjudged
 from conformance.verdicts import Verdict
-from conformance.worker import ENGINE, Job, prepare, run_case, write_result
+from conformance.worker import ENGINE, LIVE, REFERENCES, STORED, Job, prepare, run_case, write_result
 
 MARKER = "run.json"
+REPORT_FILES = ("index.html", "results.json", "junit.xml", "summary.md")
 _PACKAGES = ("conformance", "engine", "kernels", "reference_impl")
 
 
@@ -33,7 +36,7 @@ class Options:
 
     out: Path
     engine: str = ENGINE
-    reference: str = "diffusers"
+    reference: str = LIVE
     checkpoint: Path | None = None
     device: str = "cpu"
     threads: int = 1
@@ -66,8 +69,10 @@ def code_digest() -> str:
 
 def _store_digest(options: Options) -> str:
     """sha256 over the manifests that a stored reference may come from; empty for a live one."""
-    if options.reference not in ("stored", "self"):
+    if options.reference not in STORED:
         return ""
+    if options.store is not None and not options.store.exists():
+        raise InputError(f"--store {options.store}: no such folder")
     from ground_truth import Store  # it imports torch, which only the workers need otherwise
 
     return digest([path.read_text() for path in Store(options.store).paths()])
@@ -78,15 +83,24 @@ def _out(path: Path | None) -> str | None:
 
 
 def prepare_checkpoints(models: Sequence[str], options: Options) -> dict[str, tuple[str, str]]:
-    """Folder and digest of every model's checkpoint, built, checked and hashed in a process of its own."""
-    argument = (None if options.checkpoint is None else str(options.checkpoint), tuple(models))
+    """Folder and digest of every model's checkpoint, built, checked and hashed in a process of its own.
+
+    The run's generators and its CLIP model are loaded there too. InputError when any of them is unusable.
+    """
+    live: tuple[str, ...] = (REFERENCES.get(options.reference, options.reference),)
+    if options.reference in STORED:
+        live = ()
+    elif options.reference == LIVE:
+        live = tuple(REFERENCES.values())
+    folder = None if options.checkpoint is None else str(options.checkpoint)
+    argument = (folder, tuple(models), (options.engine, *live), options.clip)
     log = options.out / "prepare.txt"
     task = Task(key="prepare", target=prepare, argument=argument, timeout=options.timeout, log=log)
     outcome = next(run_tasks([task], jobs=1))
     if outcome.kind != "done":
         if isinstance(outcome.value, InputError):
             raise outcome.value
-        raise InputError(f"checkpoint: {outcome.message} (log: {log})")
+        raise InputError(f"preparing the run: {outcome.message} (log: {log})")
     return outcome.value
 
 
@@ -121,18 +135,51 @@ def make_jobs(cases: Sequence[Case], options: Options) -> list[Job]:
     ]
 
 
-def open_out(out: Path, *, resume: bool) -> None:
-    """Make ``out`` ready. A folder that holds something else than a run is never touched: InputError."""
+@contextmanager
+def open_out(out: Path, *, resume: bool) -> Iterator[None]:
+    """Make ``out`` ready and keep it for this run while the context lasts.
+
+    Without ``resume`` what an earlier run left there goes, its report in any case: a run that is killed leaves no
+    other run's results behind. InputError when ``out`` holds something else than a run (it is never touched), cannot
+    be written, or another run is writing to it.
+    """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; expected a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
+    try:
+        with suppress(OSError):  # not every file system has locks
+            _lock(handle, out)
+        _clear(out, resume=resume)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, out: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"--out {out}: another run is writing there; wait for it or choose another folder") from None
+
+
+def _clear(out: Path, *, resume: bool) -> None:
     ours = (out / MARKER).is_file()
     if resume and not ours:
         raise InputError(f"--resume: {out} holds no run (no {MARKER}); start one without --resume")
-    if out.is_dir() and any(out.iterdir()) and not ours:
+    if any(out.iterdir()) and not ours:
         raise InputError(f"--out {out}: is not empty and holds no run; choose another folder")
+    try:
+        write_json(out / MARKER, {"schema": "conformance.run/1", "command": shlex.join(sys.argv)})
+        for name in REPORT_FILES:
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
     if ours and not resume:
         shutil.rmtree(out / "cases", ignore_errors=True)
-    write_json(out / MARKER, {"schema": "conformance.run/1", "command": shlex.join(sys.argv)})
 
 
 def _saved(job: Job) -> CaseResult | None:
@@ -147,9 +194,12 @@ def _saved(job: Job) -> CaseResult | None:
 
 def _result(job: Job, outcome: Outcome) -> CaseResult:
     path = Path(job.out) / job.folder / "result.json"
-    if outcome.kind == "done":
-        return case_from_dict(read_json(path), str(path))
     reason = outcome.message if outcome.kind != "timeout" else f"time limit: {outcome.message}"
+    if outcome.kind == "done":
+        try:
+            return case_from_dict(read_json(path), str(path))
+        except InputError as error:
+            reason = f"the result cannot be read back: {error}"
     result = unjudged(job.case, job.gate, Verdict.INFRA_ERROR, reason, seconds={"total": outcome.seconds})
     write_result(job, result)
     return case_from_dict(read_json(path), str(path))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -31,19 +33,24 @@ if TYPE_CHECKING:
     from conformance.generator import Generator, Sample
 
 ENGINE = "engine.generator:build"
-REFERENCES = {"diffusers": "reference_impl.diffusers_ltx2:build"}
+LIVE = "live"
+REFERENCES = {
+    "diffusers": "reference_impl.diffusers_ltx2:build",
+    "official": "reference_impl.official.generator:build",
+}
+STORED = ("stored", "self")  # kinds of reference that come from the store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One case and gate, with everything that can change its result.
 
-    out: root of the run's folder. engine: ``module:factory``. reference: ``diffusers`` or the
-    ``module:factory`` of another live one, or ``stored`` (diffusers output in the store) or ``self`` (the
-    engine's accepted output in the store). checkpoint: folder. device: ``cpu`` or ``cuda``. threads: CPU
-    threads of one case. thresholds, store: path, or None for the shipped ones. clip: a CLIP model to measure
-    with, or None. depth: how deep taps reach (``Probe``). versions, code and the digests: what the job ran with,
-    so that a resumed run does not reuse another version's result.
+    out: root of the run's folder. engine: ``module:factory``. reference: ``live`` (the one the case's numerics name),
+    one of ``REFERENCES`` or the ``module:factory`` of another live one, or ``stored`` (the output of the first, in the
+    store) or ``self`` (the engine's accepted output in the store). checkpoint: folder. device: ``cpu`` or ``cuda``.
+    threads: CPU threads of one case. thresholds, store: path, or None for the shipped ones. clip: a CLIP model to
+    measure with, or None. depth: how deep taps reach (``Probe``). versions, code and the digests: what the job ran
+    with, so that a resumed run does not reuse another version's result.
     """
 
     case: Case
@@ -80,25 +87,29 @@ class Job:
 
 
 def factory(spec: str) -> Callable[[Path, str], Generator]:
-    """The ``build(checkpoint, device)`` that ``module:name`` names. InputError when there is none."""
+    """The ``build(checkpoint, device)`` that ``module:name`` names, also in the current folder. InputError when there
+    is none."""
     module, colon, name = spec.partition(":")
     if not colon:
         raise InputError(f"generator {spec!r}: expected 'module:factory'")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a console script does not look there, and a module beside the user is meant
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"generator {spec!r}: cannot be imported ({error})") from None
+    except Exception as error:  # a module can raise anything while it is imported
+        raise InputError(f"generator {spec!r}: cannot be imported ({type(error).__name__}: {error})") from None
     if not callable(found):
         raise InputError(f"generator {spec!r}: is not callable")
     return found
 
 
 def generate(job: Job, spec: str, side: str, report: Report) -> Sample:
-    """Run one generator on the job's case; ledger and trace are filled in."""
+    """Run one generator on the job's case; ledger and trace are filled in. InputError when it returns no Sample."""
     import torch
 
     from conformance import environment
     from conformance.generator import Probe
+    from conformance.sample_check import check_sample
 
     report(f"{side}, loading")
     torch.set_num_threads(job.threads)
@@ -108,18 +119,27 @@ def generate(job: Job, spec: str, side: str, report: Report) -> Sample:
             report(f"{side}, after {name}")
 
     probe = Probe(depth=job.depth, on_tap=on_tap)
-    sample = factory(spec)(Path(job.checkpoint), job.device).generate(job.case, probe)
+    generator = factory(spec)(Path(job.checkpoint), job.device)
+    report(f"{side}, generating")
+    sample = generator.generate(job.case, probe)
+    check_sample(sample)
     sample.trace, sample.tensors = probe.trace, probe.tensors
     sample.ledger = {**environment.ledger(job.device), **sample.ledger}
     gc.collect()
     return sample
 
 
+def reference_of(case: Case) -> str:
+    """Which of ``REFERENCES`` a case claims to match: its numerics preset says so."""
+    return "official" if case.numerics.startswith("official-") else "diffusers"
+
+
 def _reference(job: Job, report: Report) -> Sample:
     from conformance import environment
 
-    if job.reference not in ("stored", "self"):
-        return generate(job, REFERENCES.get(job.reference, job.reference), "reference", report)
+    if job.reference not in STORED:
+        name = reference_of(job.case) if job.reference == LIVE else job.reference
+        return generate(job, REFERENCES.get(name, name), "reference", report)
     from conformance import checkpoint
     from ground_truth import Store
 
@@ -127,7 +147,7 @@ def _reference(job: Job, report: Report) -> Sample:
     store = Store(Path(job.store) if job.store else None)
     return store.get(
         job.case,
-        kind="self" if job.reference == "self" else "diffusers",
+        kind="self" if job.reference == "self" else reference_of(job.case),
         checkpoint=checkpoint.digests(Path(job.checkpoint)),
         ledger=environment.ledger(job.device),
     )
@@ -190,7 +210,7 @@ def write_result(job: Job, result: CaseResult) -> str:
     command = f"conformance run '{job.case.id}'"
     for flag, value, usual in (
         ("engine", job.engine, ENGINE),
-        ("reference", job.reference, "diffusers"),
+        ("reference", job.reference, LIVE),
         ("device", job.device, "cpu"),
     ):
         if value != usual:
@@ -201,14 +221,22 @@ def write_result(job: Job, result: CaseResult) -> str:
     return str(result.verdict)
 
 
-def prepare(argument: tuple[str | None, tuple[str, ...]], report: Report) -> dict[str, tuple[str, str]]:
+def prepare(
+    argument: tuple[str | None, tuple[str, ...], tuple[str, ...], str | None], report: Report
+) -> dict[str, tuple[str, str]]:
     """Find, check and digest the checkpoint of every model: {model: (folder, digest)}.
 
-    argument: a checkpoint folder for all models or None for the project's own, and the models.
+    argument: a checkpoint folder for all models or None for the project's own, the models, and the generators
+    (``module:factory``) and the CLIP model or None that must be there. InputError names what is not.
     """
     from conformance import checkpoint
+    from conformance.metrics.clip import ClipScorer
 
-    folder, models = argument
+    folder, models, generators, clip = argument
+    for spec in generators:
+        report(f"generator {spec}")
+        factory(spec)
+    ClipScorer.load(clip)
     found = {}
     for model in models:
         report(f"checkpoint of {model}")

@@ -1,6 +1,5 @@
-"""Components that are not the engine's own yet: tokenizer, text encoder, VAEs and vocoder of the libraries.
+"""Tokenizer, text encoder, VAEs and vocoder of a checkpoint.
 
-A sample lists them as shared with the reference, so that nobody takes them for tested.
 Legend: B prompts, T text tokens, D encoder width, L encoder layers, C channels, F H W frames, rows and columns.
 """
 
@@ -9,154 +8,94 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
-from conformance import guard
-from conformance.errors import InputError, bad_field
-from conformance.jsonio import read_json
+from conformance.errors import bad_field
+from engine.models.ltx2.audio_vae import model as audio_vaes
 from engine.models.ltx2.positions import unpack_audio, unpack_video
+from engine.models.ltx2.video_vae import model as video_vae
+from engine.models.ltx2.vocoder import model as vocoders
+from engine.numerics import Numerics
 from engine.pipelines.ltx2_one_stage import Latents, TextStates
-
-SHARED = ("tokenizer", "text_encoder", "vae", "audio_vae", "vocoder")
+from engine.text import TextEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """The loaded library objects; ``audio_rate`` is the vocoder's output rate in Hz."""
+    """The loaded models."""
 
-    tokenizer: Any
-    text_encoder: Any
-    vae: Any
-    audio_vae: Any
-    vocoder: Any
-    audio_rate: int
+    text: TextEncoder
+    vae: video_vae.VideoVAE
+    audio_vae: audio_vaes.AudioVAE
+    vocoder: vocoders.Vocoder
+
+    @property
+    def audio_rate(self) -> int:
+        """Samples a second of the waveform."""
+        return self.vocoder.config.output_sampling_rate
 
 
 def load(checkpoint: Path, dtype: torch.dtype, device: torch.device) -> Components:
     """Load from the diffusers folder layout, safetensors only. InputError names the part that cannot be loaded."""
-    guard.install()
-    import diffusers
-    import transformers
-    from diffusers.pipelines.ltx2 import vocoder as vocoders
-
-    config_path = checkpoint / "vocoder" / "config.json"
-    data = read_json(config_path)
-    kind = data.get("_class_name") if isinstance(data, dict) else None
-    if kind not in ("LTX2Vocoder", "LTX2VocoderWithBWE"):
-        raise bad_field(str(config_path), "_class_name", kind, "'LTX2Vocoder' or 'LTX2VocoderWithBWE'")
-    classes = {
-        "text_encoder": transformers.Gemma3ForConditionalGeneration,
-        "vae": diffusers.AutoencoderKLLTX2Video,
-        "audio_vae": diffusers.AutoencoderKLLTX2Audio,
-        "vocoder": getattr(vocoders, kind),
-    }
-    modules = {name: _module(cls, checkpoint / name, dtype, device) for name, cls in classes.items()}
-    _check_decoder(modules["vae"].config, checkpoint / "vae" / "config.json")
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint / "tokenizer", local_files_only=True)
-    except Exception as error:
-        raise _unloadable(checkpoint / "tokenizer", error) from None
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    rate = int(modules["vocoder"].config.output_sampling_rate)
-    return Components(tokenizer=tokenizer, audio_rate=rate, **modules)
+    text = TextEncoder.load(checkpoint, dtype, device)
+    vae = video_vae.load(checkpoint / "vae", dtype, device)
+    voice = vocoders.load(checkpoint / "vocoder", dtype, device)
+    sound = audio_vaes.load(checkpoint / "audio_vae", dtype, device)
+    bins = sound.config.output_channels * sound.config.mel_bins
+    if voice.config.in_channels != bins:
+        where, expected = str(checkpoint / "vocoder"), f"the audio VAE's {bins} mel bins of all channels"
+        raise bad_field(where, "in_channels", voice.config.in_channels, expected)
+    return Components(text=text, vae=vae, audio_vae=sound, vocoder=voice)
 
 
-def _module(cls: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected a part of the diffusers layout")
-    # diffusers warns at every load unless told not to use a package that is not installed
-    options = {} if cls.__module__.startswith("transformers") else {"low_cpu_mem_usage": False}
-    try:
-        module = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True, **options)
-    except Exception as error:
-        raise _unloadable(folder, error) from None
-    return realigned(module.to(device)).eval().requires_grad_(False)
-
-
-def _check_decoder(config: Any, path: Path) -> None:
-    """InputError when the video decoder wants a timestep or draws noise of its own."""
-    injects = config.decoder_inject_noise
-    for name, value, wanted in (
-        ("timestep_conditioning", config.timestep_conditioning, bool(config.timestep_conditioning)),
-        ("decoder_inject_noise", injects, injects is True or any(injects or ())),
-    ):
-        if wanted:
-            raise bad_field(str(path), name, value, "false, which is all that is implemented")
-
-
-def _unloadable(folder: Path, error: Exception) -> InputError:
-    """Library errors are long and of any class; the first line says what is wrong with the folder."""
-    lines = str(error).strip().splitlines() or [""]
-    return InputError(f"{folder}: cannot be loaded ({type(error).__name__}: {lines[0][:200]})")
-
-
-def realigned(module: nn.Module) -> nn.Module:
-    """Parameters and buffers copied to fresh memory: unaligned ones, mapped from a file, change CPU products."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone()
-    return module
-
-
-def encode(parts: Components, prompts: Sequence[str], length: int, device: torch.device) -> TextStates:
+def encode(parts: Components, prompts: Sequence[str], length: int) -> TextStates:
     """One text encoder call: stripped prompts, left-padded or cut to ``length``, all hidden states [B,T,D*L]."""
-    tokens = parts.tokenizer(
-        [prompt.strip() for prompt in prompts],
-        padding="max_length",
-        max_length=length,
-        truncation=True,
-        add_special_tokens=True,
-        return_tensors="pt",
-    ).to(device)
-    out = parts.text_encoder(
-        input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=True
-    )
-    states_BTDL = torch.stack(out.hidden_states, dim=-1)
-    return TextStates(embeds=states_BTDL.flatten(2).to(parts.text_encoder.dtype), mask=tokens.attention_mask)
+    embeds_BTE, mask_BT = parts.text.encode(prompts, length)
+    return TextStates(embeds=embeds_BTE, mask=mask_BT)
 
 
 def latent_sizes(
     parts: Components, channels: int, batch: int, *, height: int, width: int, num_frames: int, frame_rate: float
 ) -> Latents:
     """Latent sizes of a clip of ``num_frames`` frames of ``height`` x ``width`` pixels and its audio."""
-    vae, audio = parts.vae, parts.audio_vae
+    vae, audio = parts.vae.config, parts.audio_vae.config
     frames = (num_frames - 1) // vae.temporal_compression_ratio + 1
     rows, columns = (size // vae.spatial_compression_ratio for size in (height, width))
-    latents_per_second = (
-        audio.config.sample_rate / audio.config.mel_hop_length / float(audio.temporal_compression_ratio)
-    )
     return Latents(
         video=(batch, channels, frames, rows, columns),
         audio=(
             batch,
-            audio.config.latent_channels,
-            round(num_frames / frame_rate * latents_per_second),
-            audio.config.mel_bins // audio.mel_compression_ratio,
+            audio.latent_channels,
+            round(num_frames / frame_rate * audio.latents_per_second),
+            audio.latent_bins,
         ),
     )
 
 
+def encode_image(parts: Components, pixels_BCFHW: torch.Tensor) -> torch.Tensor:
+    """Clean latents of a picture [1,3,1,H,W], float32 [1,C,1,h,w]: the encoder's mean, normalised after the cast."""
+    return video_vae.normalise(parts.vae, video_vae.encode(parts.vae, pixels_BCFHW).float())
+
+
 def decoder_inputs(
-    parts: Components, video_BTC: torch.Tensor, audio_BTC: torch.Tensor, latents: Latents
+    parts: Components, video_BTC: torch.Tensor, audio_BTC: torch.Tensor, latents: Latents, numerics: Numerics
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Final states (packed, float32) as the decoders take them: unpacked, denormalised, in the decoders' dtype.
 
-    Video is rounded to the decoder's dtype before its statistics are applied, audio after.
+    Video is rounded to the decoder's dtype before its statistics are applied; audio as the numerics say.
     """
-    vae, audio_vae = parts.vae, parts.audio_vae
-    video = unpack_video(video_BTC, latents.video[2:]).to(vae.dtype)
-    mean, std = (stat.view(1, -1, 1, 1, 1).to(video) for stat in (vae.latents_mean, vae.latents_std))
-    video = video * std / vae.config.scaling_factor + mean
-    audio = audio_BTC * audio_vae.latents_std.to(audio_BTC) + audio_vae.latents_mean.to(audio_BTC)
-    return video, unpack_audio(audio, latents.audio[3]).to(audio_vae.dtype)
+    vae, sound = parts.vae, parts.audio_vae
+    per_model = numerics.audio_denormal_dtype == "model"
+    video = video_vae.denormalise(vae, unpack_video(video_BTC, latents.video[2:]).to(vae.dtype))
+    audio = audio_vaes.denormalise(sound, audio_BTC.to(sound.dtype) if per_model else audio_BTC)
+    return video, unpack_audio(audio, latents.audio[3]).to(sound.dtype)
 
 
-def decode(parts: Components, video: torch.Tensor, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames [B,3,F,H,W] around [-1,1] and waveform [B,C,N], both in the decoders' dtype."""
-    frames = parts.vae.decode(video, None, return_dict=False)[0]
-    mel = parts.audio_vae.decode(audio, return_dict=False)[0]
-    return frames, parts.vocoder(mel)
+def decode(
+    parts: Components, video: torch.Tensor, audio: torch.Tensor, numerics: Numerics
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames [B,3,F,H,W] around [-1,1] in the decoder's dtype, waveform [B,C,N] in the one the vocoder computes in."""
+    frames = video_vae.decode(parts.vae, video, None)
+    mel = audio_vaes.decode(parts.audio_vae, audio)
+    return frames, vocoders.waveform(parts.vocoder, mel, numerics)

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from conformance import checkpoint as checkpoints
-from conformance.case import Case
+from conformance.case import Case, Request
 from conformance.errors import InputError, UnsupportedCase, bad_field
 from conformance.generator import Probe, Sample, tensor_digest
-from conformance.inputs import draw_noise
-from engine import components, numerics
+from conformance.inputs import draw_noise, draw_picture
+from engine import components, image, numerics, picks
+from engine.frames import to_bytes
 from engine.models.ltx2 import weights
 from engine.models.ltx2.config import ConnectorsConfig, TransformerConfig
 from engine.models.ltx2.connectors import LTX2Connectors
@@ -26,7 +27,7 @@ from engine.pipelines import ltx2_one_stage as one_stage
 from engine.sampling import guidance
 from engine.sampling.schedule import ScheduleConfig, given, schedule
 
-PIPELINES = ("one-stage-t2v",)
+PIPELINES = ("one-stage-t2v", "one-stage-ti2v")
 MODELS = ("ltx-2", "ltx-2.3")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -71,6 +72,12 @@ class Engine:
         request that cannot be used.
         """
         _check_supported(case)
+        with picks.scope(kernels=case.kernels == "on") as picked:
+            sample = self._generate(case, probe)
+        sample.ledger["kernel"] = picked.ledger()
+        return sample
+
+    def _generate(self, case: Case, probe: Probe) -> Sample:
         request, rounding = case.request, numerics.preset(case.numerics)
         loaded = self._load(_DTYPES[case.dtype])
         config, parts = loaded.transformer.config, loaded.parts
@@ -80,10 +87,7 @@ class Engine:
         texts = {"pos": request.prompts}
         if guidance.uses_cfg(request):
             texts["neg"] = request.negative_prompts
-        states = {
-            name: components.encode(parts, prompts, request.text_tokens, self._device)
-            for name, prompts in texts.items()
-        }
+        states = {name: components.encode(parts, prompts, request.text_tokens) for name, prompts in texts.items()}
         text = one_stage.contexts(loaded.connectors, states, rounding, probe)
         sizes = components.latent_sizes(
             parts,
@@ -101,6 +105,12 @@ class Engine:
             sigmas = schedule(request.steps, tokens["video"], curve, rounding)
         else:
             sigmas = given(request.sigmas)
+        pixels = self._pixels(request, parts, probe)
+        first = None if pixels is None else components.encode_image(parts, pixels)
+        if first is not None:
+            probe.tap(
+                "image/latents", first.flatten(2).transpose(1, 2).expand(len(request.prompts), -1, -1).flatten(0, 1)
+            )
         final = one_stage.sample(
             loaded.transformer,
             request,
@@ -110,29 +120,43 @@ class Engine:
             sigmas=sigmas,
             latents=sizes,
             probe=probe,
+            first_BCFHW=first,
         )
-        frames, waveform = self._decode(parts, final, sizes, probe)
+        frames, waveform = self._decode(parts, final, sizes, rounding, probe)
         return Sample(
-            frames=np.round(frames * 255).astype(np.uint8),
+            frames=to_bytes(frames, rounding),
             frames_float=frames,
             audio=waveform,
             audio_rate=parts.audio_rate,
             latents={stream: state.cpu() for stream, state in final.items()},
             trace=probe.trace,
             tensors=probe.tensors,
-            resolved=self._resolved(case, tokens, sigmas, noise, states),
+            resolved=self._resolved(case, tokens, sigmas, noise, states, pixels),
             ledger=_ledger(self._device, rounding),
-            shared=components.SHARED,
         )
 
+    def _pixels(self, request: Request, parts: components.Components, probe: Probe) -> torch.Tensor | None:
+        """The given first frame as the video VAE takes it, or None."""
+        if request.image is None:
+            return None
+        picture = draw_picture(request.image.picture, request.height, request.width)
+        pixels = image.to_model(image.through_h264(picture, request.image.crf), parts.vae.dtype, self._device)
+        probe.tap("image/pixels", pixels)
+        return pixels
+
     def _decode(
-        self, parts: components.Components, final: Mapping[str, torch.Tensor], sizes: one_stage.Latents, probe: Probe
+        self,
+        parts: components.Components,
+        final: Mapping[str, torch.Tensor],
+        sizes: one_stage.Latents,
+        rounding: numerics.Numerics,
+        probe: Probe,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Frames in [0,1] as float32 [B,F,H,W,3] and waveform as float32 [B,C,N]."""
-        video, audio = components.decoder_inputs(parts, final["video"], final["audio"], sizes)
+        video, audio = components.decoder_inputs(parts, final["video"], final["audio"], sizes, rounding)
         probe.tap("latents/decode/video", video)
         probe.tap("latents/decode/audio", audio)
-        frames_BCFHW, waveform = components.decode(parts, video, audio)
+        frames_BCFHW, waveform = components.decode(parts, video, audio, rounding)
         probe.tap("vae/frames", frames_BCFHW)
         probe.tap("audio/waveform", waveform)
         shown = (frames_BCFHW * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)
@@ -145,6 +169,7 @@ class Engine:
         sigmas: torch.Tensor,
         noise: Mapping[str, torch.Tensor],
         states: Mapping[str, one_stage.TextStates],
+        pixels: torch.Tensor | None,
     ) -> dict[str, Any]:
         request = case.request
         return {
@@ -159,6 +184,7 @@ class Engine:
             "guidance": {"video": asdict(request.video_guidance), "audio": asdict(request.audio_guidance)},
             "stg_blocks": list(request.stg_blocks),
             "dtype": case.dtype,
+            "image": None if pixels is None else tensor_digest(pixels),
             "noise": {stream: tensor_digest(state) for stream, state in noise.items()},
             "embeds": {name: tensor_digest(text.embeds) for name, text in states.items() if text.embeds is not None},
             "weights": checkpoints.digests(self._folder),

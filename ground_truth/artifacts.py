@@ -31,6 +31,7 @@ from safetensors.torch import save as save_tensors
 from conformance.errors import InputError, bad_field
 from conformance.generator import Sample, Tap
 from conformance.jsonio import dumps, number
+from conformance.sample_check import check_sample
 from ground_truth.manifest import Artifact, Manifest
 
 # What curves over steps are drawn from: the state at the start of each step and after the last.
@@ -38,12 +39,11 @@ KEPT = re.compile(r"(step\.[0-9]+/latents|latents/final)/.+")
 
 
 def encode(sample: Sample) -> Iterator[tuple[Artifact, bytes]]:
-    """The artifacts of a sample with their bytes. InputError when frames or audio break the contract of ``Sample``."""
-    frames_BFHWC = sample.frames
-    if frames_BFHWC.dtype != np.uint8 or frames_BFHWC.ndim != 5 or frames_BFHWC.shape[4] != 3 or not frames_BFHWC.size:
-        got = f"{frames_BFHWC.dtype} {frames_BFHWC.shape}"
-        raise bad_field("sample", "frames", got, "uint8 [B,F,H,W,3], none of them 0")
-    for b, frames_FHWC in enumerate(frames_BFHWC):
+    """The artifacts of a sample with their bytes. InputError when it breaks its contract or has no frames."""
+    check_sample(sample)
+    if not sample.frames.size:
+        raise bad_field("sample", "frames", list(sample.frames.shape), "[B,F,H,W,3], none of them 0")
+    for b, frames_FHWC in enumerate(sample.frames):
         for f, frame_HWC in enumerate(frames_FHWC):
             file = io.BytesIO()
             Image.fromarray(np.ascontiguousarray(frame_HWC)).save(file, format="PNG")
@@ -51,11 +51,7 @@ def encode(sample: Sample) -> Iterator[tuple[Artifact, bytes]]:
     yield _artifact("latents", "latents", _pack(sample.latents))
     taps = {name: tensor for name, tensor in sample.tensors.items() if KEPT.fullmatch(name)}
     yield _artifact("taps", "taps", _pack(taps))
-    if (sample.audio is None) != (sample.audio_rate is None):
-        raise bad_field("sample", "audio_rate", sample.audio_rate, "a rate exactly when there is audio")
     if sample.audio is not None:
-        if sample.audio.dtype != np.float32 or sample.audio.ndim != 3:
-            raise bad_field("sample", "audio", f"{sample.audio.dtype} {sample.audio.shape}", "float32 [B,C,N]")
         yield _artifact("audio", "audio", _pack({"audio": torch.from_numpy(sample.audio)}))
     trace = dumps({name: asdict(tap) for name, tap in sample.trace.items()}, indent=None)
     yield _artifact("trace", "trace", trace.encode())

@@ -82,14 +82,14 @@ def _module(folder: Path, name: str, cls: Any, dtype: torch.dtype) -> Any:
         if report[problem]:
             names = sorted(str(key) for key in report[problem])
             raise InputError(f"{folder}: {name}: {len(names)} {problem.replace('_', ' ')}, the first is {names[0]}")
-    _realign(module)
-    return module.eval()
+    return realigned(module).eval()
 
 
-def _realign(module: torch.nn.Module) -> None:
-    """Copy every tensor out of the mapped file: its alignment there picks another GEMM path on a CPU."""
+def realigned(module: Any) -> Any:
+    """The module, every tensor copied out of the mapped file: its alignment there picks another GEMM path on a CPU."""
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    return module
 
 
 def _first_line(error: BaseException) -> str:

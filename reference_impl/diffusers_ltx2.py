@@ -1,4 +1,4 @@
-"""Generator ``diffusers``: LTX-2 and LTX-2.3 one-stage text-to-video through diffusers' ``LTX2Pipeline`` (0.42.1).
+"""Generator ``diffusers``: LTX-2 and LTX-2.3 one-stage video through diffusers' LTX-2 pipelines (0.42.1).
 
 Noise and, where the case states them, sigmas are injected; every argument of the pipeline is given. Where the pipeline
 would quietly do something else than the case says, the case is refused.
@@ -13,6 +13,7 @@ from conformance import guard
 
 guard.install()
 
+import PIL.Image  # noqa: E402
 import torch  # noqa: E402
 from diffusers.models.attention_dispatch import attention_backend  # noqa: E402
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler  # noqa: E402
@@ -21,11 +22,18 @@ from conformance import checkpoint  # noqa: E402
 from conformance.case import Case, Request  # noqa: E402
 from conformance.errors import InputError, UnsupportedCase, bad_field  # noqa: E402
 from conformance.generator import Probe, Sample, tensor_digest  # noqa: E402
-from conformance.inputs import draw_noise  # noqa: E402
+from conformance.inputs import draw_noise, draw_picture  # noqa: E402
 from reference_impl.diffusers_load import DTYPES, load  # noqa: E402
-from reference_impl.diffusers_taps import Recording, TracedPipeline, after_step, record  # noqa: E402
+from reference_impl.diffusers_taps import (  # noqa: E402
+    Recording,
+    Traced,
+    TracedImageToVideo,
+    TracedPipeline,
+    after_step,
+    record,
+)
 
-PIPELINE = "one-stage-t2v"
+PIPELINES = ("one-stage-t2v", "one-stage-ti2v")
 # Model -> whether its transformer modulates text cross attention; tells the checkpoints apart.
 MODELS = {"ltx-2": False, "ltx-2.3": True}
 # Guidance field -> stem of the pipeline's argument and property; audio has the prefix ``audio_``.
@@ -51,9 +59,10 @@ class DiffusersGenerator:
     def generate(self, case: Case, probe: Probe) -> Sample:
         """Produce the case. UnsupportedCase and InputError say in one line what cannot be done."""
         check_case(case)
-        pipeline, scheduler = self._pipeline(case.dtype)
-        check_checkpoint(case, pipeline, self.folder)
+        base, scheduler = self._pipeline(case.dtype)
+        check_checkpoint(case, base, self.folder)
         request = case.request
+        pipeline = base if request.image is None else with_image(base)
         pipeline.scheduler = injecting(scheduler) if request.sigmas is not None else scheduler
         with record(pipeline, probe, noise(pipeline, request)) as run, attention_backend(_BACKEND):
             frames, audio = pipeline(**arguments(request))
@@ -89,7 +98,7 @@ def check_case(case: Case) -> None:
     """UnsupportedCase for what this generator, or the pipeline's argument handling, cannot do."""
     for field, value, able in (
         ("model", case.model, tuple(MODELS)),
-        ("pipeline", case.pipeline, (PIPELINE,)),
+        ("pipeline", case.pipeline, PIPELINES),
         ("layout", case.layout.name, ("single",)),
     ):
         if value not in able:
@@ -126,6 +135,13 @@ def check_checkpoint(case: Case, pipeline: TracedPipeline, folder: Path) -> None
         raise UnsupportedCase(f"{case.id}: the checkpoint's scheduler draws noise, which cannot be injected")
 
 
+def with_image(pipeline: TracedPipeline) -> TracedImageToVideo:
+    """The image-to-video pipeline of the same components."""
+    made = TracedImageToVideo(**pipeline.components)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
 def injecting(scheduler: FlowMatchEulerDiscreteScheduler) -> FlowMatchEulerDiscreteScheduler:
     """A scheduler that takes sigmas as they are given: no shift, no stretching."""
     return FlowMatchEulerDiscreteScheduler.from_config(
@@ -140,7 +156,7 @@ def injecting(scheduler: FlowMatchEulerDiscreteScheduler) -> FlowMatchEulerDiscr
     )
 
 
-def noise(pipeline: TracedPipeline, request: Request) -> dict[str, torch.Tensor]:
+def noise(pipeline: Traced, request: Request) -> dict[str, torch.Tensor]:
     """The harness's noise in the shapes of the checkpoint: video [B,C,F,H,W], audio [B,C,L,M], fp32 on the CPU."""
     ratio, outputs = pipeline.vae_spatial_compression_ratio, len(request.prompts)
     frames = (request.num_frames - 1) // pipeline.vae_temporal_compression_ratio + 1
@@ -159,7 +175,7 @@ def noise(pipeline: TracedPipeline, request: Request) -> dict[str, torch.Tensor]
 
 
 def arguments(request: Request) -> dict[str, Any]:
-    """Every argument of ``LTX2Pipeline.__call__``."""
+    """Every argument of ``LTX2Pipeline.__call__``, or with an image of ``LTX2ImageToVideoPipeline.__call__``."""
     scales = {
         prefix + argument: getattr(guidance, field)
         for prefix, guidance in (("", request.video_guidance), ("audio_", request.audio_guidance))
@@ -172,8 +188,13 @@ def arguments(request: Request) -> dict[str, Any]:
             *("prompt_max_new_tokens", "prompt_enhancement_kwargs", "attention_kwargs"),
         )
     )
+    image = {}
+    if request.image is not None:
+        picture = draw_picture(request.image.picture, request.height, request.width)
+        image = {"image": PIL.Image.fromarray(picture), "image_crf": request.image.crf}
     return absent | {
         **scales,
+        **image,
         "prompt": list(request.prompts),
         "negative_prompt": list(request.negative_prompts),
         "height": request.height,
@@ -201,7 +222,7 @@ def arguments(request: Request) -> dict[str, Any]:
     }
 
 
-def resolved(pipeline: TracedPipeline, run: Recording, frames_shape: tuple[int, ...]) -> dict[str, Any]:
+def resolved(pipeline: Traced, run: Recording, frames_shape: tuple[int, ...]) -> dict[str, Any]:
     """What the pipeline really used, read back from it and from its output (``weights`` is added by the caller)."""
     _, num_frames, height, width, _ = frames_shape
     dtypes = {value: key for key, value in DTYPES.items()}
@@ -221,6 +242,7 @@ def resolved(pipeline: TracedPipeline, run: Recording, frames_shape: tuple[int, 
         },
         "stg_blocks": list(run.stg_blocks),
         "dtype": dtypes[pipeline.transformer.dtype],
+        "image": None if run.pixels is None else tensor_digest(run.pixels),
         "noise": {stream: run.probe.trace[f"noise/{stream}"].sha256 for stream in ("video", "audio")},
         "embeds": {sign: tensor_digest(embeds) for sign, embeds in run.embeds.items()},
         "batch": video.shape[0],

@@ -1,4 +1,4 @@
-"""diffusers' ``LTX2Pipeline`` (0.42.1), its random draws replaced and its tensors tapped; its arithmetic is untouched.
+"""diffusers' LTX-2 pipelines (0.42.1), their random draws replaced and their tensors tapped; the arithmetic is theirs.
 
 Shape suffixes: B outputs, T tokens, C channels, F H W latent frames, rows and columns, L audio length, M mel bins.
 """
@@ -16,6 +16,7 @@ guard.install()
 
 import torch  # noqa: E402
 from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline  # noqa: E402
+from diffusers.pipelines.ltx2.pipeline_ltx2_image2video import LTX2ImageToVideoPipeline  # noqa: E402
 
 from conformance.generator import BLOCK_TAPS, Probe  # noqa: E402
 
@@ -28,7 +29,8 @@ class Recording:
 
     noise: unpacked initial state by stream, fp32 (``video`` [B,C,F,H,W], ``audio`` [B,C,L,M]). state: packed latents by
     stream, as of the step that runs. step: index of that step, -1 before the first. stg_blocks, frame_rate: as the
-    transformer received them. embeds, masks: text encoder output of ``pos`` and, under CFG, ``neg``.
+    transformer received them. embeds, masks: text encoder output of ``pos`` and, under CFG, ``neg``. pixels: what the
+    video VAE encoded.
     """
 
     probe: Probe
@@ -40,17 +42,22 @@ class Recording:
     use_cross_timestep: bool | None = None
     embeds: dict[str, torch.Tensor] = field(default_factory=dict)
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    pixels: torch.Tensor | None = None
 
 
-class TracedPipeline(LTX2Pipeline):
-    """``LTX2Pipeline`` between :func:`record`'s entry and exit; see there."""
+class Traced:
+    """What both pipelines need between :func:`record`'s entry and exit; see there. Mixed in before the pipeline."""
 
     # what callback_on_step_end may be given; upstream leaves the audio state out
     _callback_tensor_inputs = [*LTX2Pipeline._callback_tensor_inputs, "audio_latents"]  # noqa: RUF012 as upstream
     recording: Recording
+    _pack_latents: Any
+    _pack_audio_latents: Any
     # components and sizes that the base class sets by name
     scheduler: Any
     transformer: Any
+    transformer_spatial_patch_size: int
+    transformer_temporal_patch_size: int
     connectors: Any
     text_encoder: Any
     vae: Any
@@ -63,9 +70,10 @@ class TracedPipeline(LTX2Pipeline):
     audio_sampling_rate: int
     audio_hop_length: int
     num_timesteps: int
+    do_classifier_free_guidance: bool
 
     def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor | None, ...]:
-        pos, pos_mask, neg, neg_mask = super().encode_prompt(*args, **kwargs)
+        pos, pos_mask, neg, neg_mask = super().encode_prompt(*args, **kwargs)  # type: ignore[misc]
         for sign, embeds, mask in (("pos", pos, pos_mask), ("neg", neg, neg_mask)):
             if embeds is not None:
                 self.recording.embeds[sign], self.recording.masks[sign] = embeds, mask
@@ -73,17 +81,17 @@ class TracedPipeline(LTX2Pipeline):
                 self.recording.probe.tap(f"text/{sign}/mask", mask)
         return pos, pos_mask, neg, neg_mask
 
-    def prepare_latents(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The injected noise in place of the pipeline's own draw, packed [B,T,C]."""
-        packed = self._pack_latents(
-            self.recording.noise["video"], self.transformer_spatial_patch_size, self.transformer_temporal_patch_size
+    def _packed(self, video_BCFHW: torch.Tensor) -> torch.Tensor:
+        """A video state as the pipeline would pack its own: [B,T,C]."""
+        return self._pack_latents(
+            video_BCFHW, self.transformer_spatial_patch_size, self.transformer_temporal_patch_size
         )
-        return self._start("video", packed, super().prepare_latents(*args, **kwargs))
 
     def prepare_audio_latents(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The injected noise in place of the pipeline's own draw, packed [B,L,C*M]."""
         packed = self._pack_audio_latents(self.recording.noise["audio"])
-        return self._start("audio", packed, super().prepare_audio_latents(*args, **kwargs))
+        drawn = super().prepare_audio_latents(*args, **kwargs)  # type: ignore[misc]
+        return self._start("audio", packed, drawn)
 
     def _start(self, stream: str, noise: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """``noise`` as the state at the start. RuntimeError when it differs from ``drawn`` in more than its values."""
@@ -99,12 +107,37 @@ class TracedPipeline(LTX2Pipeline):
     ) -> torch.Tensor:
         # the pipeline gives the audio stream a copy of its scheduler
         stream = "video" if scheduler is self.scheduler else "audio"
-        self.recording.probe.tap(f"step.{step_idx:03d}/guided_x0/{stream}", denoised_output)
-        return super().convert_x0_to_velocity(sample, denoised_output, step_idx, scheduler)
+        # image-to-video unpacks before this call, text-to-video does not
+        x0 = self._packed(denoised_output) if denoised_output.ndim == 5 else denoised_output
+        self.recording.probe.tap(f"step.{step_idx:03d}/guided_x0/{stream}", x0)
+        return super().convert_x0_to_velocity(sample, denoised_output, step_idx, scheduler)  # type: ignore[misc]
+
+
+class TracedPipeline(Traced, LTX2Pipeline):
+    """Text to video."""
+
+    def prepare_latents(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The injected noise in place of the pipeline's own draw, packed [B,T,C]."""
+        return self._start(
+            "video", self._packed(self.recording.noise["video"]), super().prepare_latents(*args, **kwargs)
+        )
+
+
+class TracedImageToVideo(Traced, LTX2ImageToVideoPipeline):
+    """Text and a first frame to video."""
+
+    def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:  # upstream annotates the first of two results
+        """The pipeline's own start [B,T,C] and mask [B,T], the injected noise where the mask leaves the state noisy."""
+        drawn, mask_BT = super().prepare_latents(*args, **kwargs)
+        noise = self._start("video", self._packed(self.recording.noise["video"]), drawn)
+        given = mask_BT.bool()
+        self.recording.probe.tap("image/latents", drawn[given])
+        self.recording.state["video"] = torch.where(given[..., None], drawn, noise)
+        return self.recording.state["video"], mask_BT
 
 
 def after_step(
-    pipeline: TracedPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]
+    pipeline: Traced, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """``callback_on_step_end``: remember the new state; tap it after the last step."""
     run = pipeline.recording
@@ -116,7 +149,7 @@ def after_step(
 
 
 @contextmanager
-def record(pipeline: TracedPipeline, probe: Probe, noise: dict[str, torch.Tensor]) -> Iterator[Recording]:
+def record(pipeline: Traced, probe: Probe, noise: dict[str, torch.Tensor]) -> Iterator[Recording]:
     """Calls of ``pipeline`` inside the block start from ``noise`` and are tapped into ``probe``, one call a block.
 
     :func:`after_step` must be the call's ``callback_on_step_end``, on ``latents`` and ``audio_latents``.
@@ -143,7 +176,7 @@ def record(pipeline: TracedPipeline, probe: Probe, noise: dict[str, torch.Tensor
         try:
             handles.append(pipeline.transformer.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(pipeline.transformer.register_forward_hook(leave))
-            handles.extend(_component_hooks(pipeline, probe))
+            handles.extend(_component_hooks(pipeline, run, probe))
             if probe.depth == "block":
                 handles.extend(_block_hooks(pipeline.transformer, probe))
             yield run
@@ -153,7 +186,7 @@ def record(pipeline: TracedPipeline, probe: Probe, noise: dict[str, torch.Tensor
             del pipeline.recording
 
 
-def _branches(pipeline: TracedPipeline, kwargs: dict[str, Any]) -> tuple[str, ...]:
+def _branches(pipeline: Traced, kwargs: dict[str, Any]) -> tuple[str, ...]:
     """The branches in the batch of a transformer call, in order."""
     if kwargs["isolate_modalities"]:
         return ("modality",)
@@ -162,7 +195,7 @@ def _branches(pipeline: TracedPipeline, kwargs: dict[str, Any]) -> tuple[str, ..
     return ("uncond", "cond") if pipeline.do_classifier_free_guidance else ("cond",)
 
 
-def _tap_step(pipeline: TracedPipeline, run: Recording, kwargs: dict[str, Any], branches: int) -> None:
+def _tap_step(pipeline: Traced, run: Recording, kwargs: dict[str, Any], branches: int) -> None:
     if run.step == 0:
         run.probe.tap("sigmas", pipeline.scheduler.sigmas)
         for stream in STREAMS:  # repeated once a branch
@@ -171,7 +204,7 @@ def _tap_step(pipeline: TracedPipeline, run: Recording, kwargs: dict[str, Any], 
         run.probe.tap(f"step.{run.step:03d}/latents/{stream}", run.state[stream])
 
 
-def _component_hooks(pipeline: TracedPipeline, probe: Probe) -> Iterator[Any]:
+def _component_hooks(pipeline: Traced, run: Recording, probe: Probe) -> Iterator[Any]:
     def connected(module: torch.nn.Module, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
         signs = ("neg", "pos") if pipeline.do_classifier_free_guidance else ("pos",)
         for stream, context in zip(STREAMS, output, strict=False):  # the mask follows
@@ -184,7 +217,12 @@ def _component_hooks(pipeline: TracedPipeline, probe: Probe) -> Iterator[Any]:
     def leaving(name: str) -> Callable[..., None]:
         return lambda module, args, output: probe.tap(name, output)
 
+    def encoding(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        run.pixels = args[0]
+        probe.tap("image/pixels", args[0])
+
     yield pipeline.connectors.register_forward_hook(connected)
+    yield pipeline.vae.encoder.register_forward_pre_hook(encoding)
     yield pipeline.vae.decoder.register_forward_pre_hook(entering("latents/decode/video"))
     yield pipeline.audio_vae.decoder.register_forward_pre_hook(entering("latents/decode/audio"))
     yield pipeline.vae.decoder.register_forward_hook(leaving("vae/frames"))

@@ -100,6 +100,17 @@ def limit_text(name: str, limit: float | None) -> str:
     return sign + number(limit)
 
 
+def brief_reason(case: CaseResult, shown: int = 2) -> str:
+    """The reason with no more than ``shown`` violated limits spelled out, worst first; the metrics have the rest."""
+    parts = case.reason.split("; ")
+    outside = [name for name, metric in case.metrics.items() if metric.ok is False]
+    violated = [part for part in parts if any(part.startswith(f"{name} is ") for name in outside)]
+    if len(violated) <= shown:
+        return case.reason
+    other = [part for part in parts if part not in violated]
+    return "; ".join([*violated[:shown], f"and {len(violated) - shown} more, see the table", *other])
+
+
 def tap_words(tap: str) -> str:
     """``step.003/cond/block.12/ff/out`` -> ``step 3, conditional branch, block 12, ff/out``."""
     words: list[str] = []

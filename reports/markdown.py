@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from conformance.results import CaseResult, Results
-from reports.labels import EXIT_CODES, PASSED, VERDICTS, key_metric, limit_text, metric_label, ordered
+from reports.labels import EXIT_CODES, PASSED, VERDICTS, brief_reason, key_metric, limit_text, metric_label, ordered
 from reports.text import duration, number, one_line
 from reports.view import chips, headline
 
@@ -30,7 +30,7 @@ def summary_md(results: Results) -> str:
     lines += ["", counts] if counts else []
     if rest:
         lines += ["", "| | Case | Gate | Verdict | Reason | Took |", "|---|---|---|---|---|---:|"]
-        lines += [_row(case, case.reason) for case in rest[:_MOST_ROWS]]
+        lines += [_row(case, brief_reason(case)) for case in rest[:_MOST_ROWS]]
         lines += _left_out(len(rest))
     if passed:
         lines += ["", f"<details><summary>{len(passed)} passed</summary>", ""]

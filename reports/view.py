@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conformance.results import CaseResult, Results
@@ -12,6 +12,7 @@ from reports.labels import (
     EXIT_CODES,
     HEADLINE,
     PASSED,
+    PER_STEP,
     VERDICTS,
     limit_text,
     metric_label,
@@ -66,7 +67,7 @@ class Row:
     label: str
     tone: str
     cells: tuple[Cell, ...]
-    latents: str
+    latents: Cell
     seconds: str
     axes: str
     search: str
@@ -134,10 +135,11 @@ def _list(value: object) -> list[object]:
 
 
 def _columns(cases: list[CaseResult]) -> list[str]:
-    """Metrics of the summary table: the headline ones, then those with a limit, as far as there is room."""
+    """Metrics of the summary table beside the latents' own column: the headline ones, then those with a limit, as
+    far as there is room."""
     limited = {name: metric.limit is not None for case in cases for name, metric in case.metrics.items()}
     by_use = sorted(limited, key=lambda name: not limited[name])
-    return [name for name in dict.fromkeys([*HEADLINE, *by_use]) if name in limited][:_COLUMNS]
+    return [name for name in dict.fromkeys([*HEADLINE, *by_use]) if name in limited and name != PER_STEP][:_COLUMNS]
 
 
 def _cell(case: CaseResult, name: str) -> Cell:
@@ -149,10 +151,16 @@ def _cell(case: CaseResult, name: str) -> Cell:
     return Cell(row.worst, limit_text(name, case.metrics[name].limit), row.tone)
 
 
+def _latents_cell(case: CaseResult) -> Cell:
+    """Relative L2 of the worst stream against its limit; a case whose metrics lack it has the bare distance."""
+    cell = _cell(case, PER_STEP) if PER_STEP in case.metrics else Cell(number(worst_latent(case)), "", "none")
+    exact = bool(case.latents) and all(latent.hash_equal for latent in case.latents.values())
+    return replace(cell, text="bit-equal") if exact else cell
+
+
 def _row(case: CaseResult, columns: list[str]) -> Row:
     label = VERDICTS[case.verdict]
     prompts = plain(case.case.get("request", ""))
-    exact = bool(case.latents) and all(latent.hash_equal for latent in case.latents.values())
     return Row(
         anchor=anchor(case),
         id=one_line(case.id),
@@ -161,7 +169,7 @@ def _row(case: CaseResult, columns: list[str]) -> Row:
         label=label.short,
         tone=label.tone,
         cells=tuple(_cell(case, name) for name in columns),
-        latents="bit-equal" if exact else number(worst_latent(case)),
+        latents=_latents_cell(case),
         seconds=duration(sum(case.seconds.values()) if case.seconds else None),
         axes=json.dumps({"gate": case.gate, **{one_line(key): one_line(value) for key, value in case.axes.items()}}),
         search=f"{one_line(case.id)} {case.gate} {case.verdict} {one_line(case.reason)} {prompts}".lower(),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from conformance.case import slug
 from conformance.results import CaseResult
 from reports import plots
-from reports.labels import PASSED, PER_STEP, VERDICTS
+from reports.labels import PASSED, PER_STEP, VERDICTS, brief_reason
 from reports.text import flatten, one_line, visible
 from reports.thumbs import Budget
 from reports.view_frames import Frames, frames_view
@@ -74,7 +74,7 @@ def card_view(root: Path, case: CaseResult, budget: Budget) -> Card:
         label=label.short,
         tone=label.tone,
         sentence=label.sentence,
-        reason=visible(case.reason),
+        reason=visible(brief_reason(case)),
         opened=case.verdict not in PASSED,
         tags=tuple((one_line(name), one_line(value)) for name, value in case.axes.items()),
         shared=tuple(one_line(name) for name in case.shared),

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from conformance.results import CaseResult, FrameResult
+from conformance.verdicts import Verdict
 from reports.labels import key_metric, metric_label, metric_unit
 from reports.text import href, number
 from reports.thumbs import Budget, Thumb, thumb
 
-PANE, STRIP = 640, 128  # longer side of embedded pictures, in pixels
+PANE, EXACT_PANE, STRIP = 640, 192, 128  # longer side of embedded pictures, in pixels
 _STRIP_METRICS = ("ssim", "mean_abs_diff")
+_NOT_SAVED = Thumb("", 0, 0, "not saved")
+_EQUAL = Thumb("", 0, 0, "equal: every pixel is the reference's")
 
 
 @dataclass(frozen=True)
 class Pane:
-    """One picture of the worst frame. ``href`` is empty when no file was saved."""
+    """One picture of the chosen frame, or words in its place. ``href`` is empty when there is no file."""
 
     title: str
     picture: Thumb
@@ -27,10 +31,10 @@ class Pane:
 
 @dataclass(frozen=True)
 class StripFrame:
-    """One thumbnail of the strip."""
+    """One frame of the strip: a thumbnail, or a name alone (``picture`` is None)."""
 
     name: str
-    picture: Thumb
+    picture: Thumb | None
     href: str
     metrics: tuple[str, ...]
     worst: bool
@@ -78,40 +82,69 @@ def _with_unit(name: str, value: float) -> str:
     return f"{number(value)} {metric_unit(name)}".rstrip()
 
 
-def _strip_frame(root: Path, frame: FrameResult, worst: bool, budget: Budget) -> StripFrame:
+def equal(frame: FrameResult) -> bool:
+    """Whether both sides' pixels of a judged frame are the same."""
+    return frame.metrics.get("max_abs_diff") == 0
+
+
+def _panes(root: Path, frame: FrameResult, exact: bool, budget: Budget) -> tuple[Pane, ...]:
+    """Both sides and their difference; of an exact case one side, small: the other is the same picture."""
+    if exact:
+        return (
+            Pane("Candidate and reference", thumb(root, frame.candidate, EXACT_PANE, budget), href(frame.candidate)),
+        )
+    sides = (("Candidate", frame.candidate), ("Reference", frame.reference), ("Difference", frame.heat))
+    panes = [Pane(title, thumb(root, path, PANE, budget), href(path)) for title, path in sides if path]
+    return (*panes, *([Pane("Difference", _EQUAL, "")] if equal(frame) else []))
+
+
+def _pictured(frames: Sequence[FrameResult], exact: bool) -> Sequence[FrameResult]:
+    """The frames of a strip that get a thumbnail: all, or of an exact case the first, middle and last."""
+    return [frames[0], frames[len(frames) // 2], frames[-1]] if exact else frames
+
+
+def _strip_frame(root: Path, frame: FrameResult, worst: bool, pictured: bool, budget: Budget) -> StripFrame:
     path = frame.candidate or frame.reference
     names = [name for name in _STRIP_METRICS if name in frame.metrics] or list(frame.metrics)[:2]
     return StripFrame(
         name=f"frame {frame.index}",
-        picture=thumb(root, path, STRIP, budget) if path else Thumb("", 0, 0, "not saved"),
+        picture=(thumb(root, path, STRIP, budget) if path else _NOT_SAVED) if pictured else None,
         href=href(path) if path else "",
-        metrics=tuple(f"{metric_label(name)} {number(frame.metrics[name])}" for name in names),
+        metrics=_strip_metrics(frame, names) if pictured else (),
         worst=worst,
     )
+
+
+def _strip_metrics(frame: FrameResult, names: Sequence[str]) -> tuple[str, ...]:
+    if not frame.metrics:
+        return ("not judged",)  # a given frame, or one that only one side has
+    return tuple(f"{metric_label(name)} {number(frame.metrics[name])}" for name in names)
 
 
 def frames_view(root: Path, case: CaseResult, budget: Budget) -> Frames | None:
     """The frames of a case, or None when it has none. Thumbnails are made in order of use until the budget ends."""
     if not case.frames:
         return None
-    worst, name = worst_frame(case)
-    sides = (("Candidate", worst.candidate), ("Reference", worst.reference), ("Difference", worst.heat))
-    panes = tuple(Pane(title, thumb(root, path, PANE, budget), href(path)) for title, path in sides if path)
+    exact = case.verdict is Verdict.PASS_EXACT and all(frame.candidate for frame in case.frames)
+    worst, name = (case.frames[0], "") if exact else worst_frame(case)
+    panes = _panes(root, worst, exact, budget)
+    judged = sum(bool(frame.metrics) for frame in case.frames)
     several = len({frame.batch for frame in case.frames}) > 1
     place = f"frame {worst.index}" + (f" of output {worst.batch}" if several else "")
     why = f"Worst by {metric_label(name)}" if name else "First"
-    strips = tuple(
-        Strip(
-            title=f"Output {batch}" if several else "",
-            frames=tuple(_strip_frame(root, frame, frame is worst, budget) for frame in group),
-        )
-        for batch, group in groupby(sorted(case.frames, key=lambda f: (f.batch, f.index)), key=lambda f: f.batch)
-    )
+    strips = []
+    for batch, group in groupby(sorted(case.frames, key=lambda f: (f.batch, f.index)), key=lambda f: f.batch):
+        frames = list(group)
+        shown_frames = _pictured(frames, exact)
+        made = [
+            _strip_frame(root, frame, frame is worst and not exact, frame in shown_frames, budget) for frame in frames
+        ]
+        strips.append(Strip(title=f"Output {batch}" if several else "", frames=tuple(made)))
     shown = next((pane.picture for pane in panes if pane.picture.width), None)
     return Frames(
-        chosen=f"{why}: {place}, of {len(case.frames)} judged",
+        chosen=f"{why}: {place}, of {judged} judged" + (", all equal" if exact else ""),
         size=f"{shown.width} × {shown.height} pixels" if shown else "",
         panes=panes,
-        metrics=tuple((metric_label(key), _with_unit(key, value)) for key, value in worst.metrics.items()),
-        strips=strips,
+        metrics=tuple((metric_label(key), _with_unit(key, value)) for key, value in worst.metrics.items() if not exact),
+        strips=tuple(strips),
     )

@@ -74,7 +74,7 @@ def measure_case(argument: tuple[Case, str, str], report: Report) -> tuple[Value
         return generator.generate(case, Probe(depth="step", keep=False))
 
     def worst(sample: Sample) -> dict[str, float]:
-        measured = compare(sample, reference, limits=None).metrics
+        measured = compare(sample, reference, limits=None, given_frames=case.request.given_frames).metrics
         return {name: result.worst for name, result in measured.items() if result.worst is not None}
 
     reference = run(build_reference(Path(folder), device))

@@ -30,7 +30,7 @@ from thresholds.bounds import Bound, finite
 SCHEMA = "conformance.thresholds/1"
 MIN_SAMPLES = 3
 _CASE = re.compile(
-    rf"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*){{2}}@[a-z0-9-]+\+[a-z0-9][a-z0-9.-]*-({'|'.join(DTYPES)})"
+    rf"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*){{2}}@[a-z0-9-]+\+[a-z0-9][a-z0-9.-]*-({'|'.join(DTYPES)})(\+kernels)?"
 )
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _COHORT = ("device", "dtype", "torch", "diffusers")
@@ -120,7 +120,7 @@ def _entry(data: Any, cohort: Cohort, place: str, file: str) -> Entry:
     case = text(item["case"], place, "case")
     match = _CASE.fullmatch(case)
     if not match:
-        raise bad_field(place, "case", case, "<model>/<pipeline>/<variant>@<layout>+<numerics>-<dtype>")
+        raise bad_field(place, "case", case, "<model>/<pipeline>/<variant>@<layout>+<numerics>-<dtype>[+kernels]")
     where = f"{file}: case {case!r}"
     source = _evidence(item["evidence"], f"{where}, evidence")
     measured = dict(source.cohort)

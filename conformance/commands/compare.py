@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 import thresholds
-from conformance.commands.output import write_json_option
+from conformance.commands.output import check_writable, write_json_option
 from conformance.compare_paths import compare_paths
 from conformance.errors import InputError, bad_field
 from conformance.metrics import REGISTRY
@@ -22,19 +23,26 @@ def _limits(options: argparse.Namespace) -> dict[str, float] | None:
         if entry is None:
             raise bad_field("command line", "case", options.case, "a case that has thresholds")
         return entry.limits
-    limits = {}
+    limits: dict[str, float] = {}
     for text in options.limit:
         name, _, value = text.partition("=")
         try:
-            limits[name] = float(value)
+            limit = float(value)
+            if math.isnan(limit):
+                raise ValueError
         except ValueError:
             raise bad_field("command line", "limit", text, "METRIC=VALUE such as ssim=0.95") from None
         if name not in REGISTRY:
             raise bad_field("command line", "limit", name, f"one of {sorted(REGISTRY)}")
+        if name in limits:
+            raise bad_field("command line", "limit", text, f"one limit on {name}")
+        limits[name] = limit
     return limits or None
 
 
 def main(options: argparse.Namespace) -> int:
+    check_writable("--json", None if options.json == "-" else options.json)
+    check_writable("--out", options.out / "index.html")
     results = compare_paths(
         options.a,
         options.b,

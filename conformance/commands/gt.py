@@ -6,7 +6,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from conformance.commands.output import progress, write_json_option
+from conformance.commands.output import check_writable, progress, write_json_option
+from conformance.errors import InputError, bad_field
 from conformance.matrix import all_cases, select
 from conformance.pool import Task, run_tasks
 from conformance.runner import Options, make_jobs
@@ -16,6 +17,10 @@ from ground_truth import Store
 
 
 def _build(options: argparse.Namespace) -> int:
+    if not options.reason.strip():
+        raise bad_field("command line", "reason", options.reason, "a text")
+    if options.store is not None:
+        check_writable("--store", options.store / "manifests")
     cases = select(all_cases(), options.cases, options.suite)
     with tempfile.TemporaryDirectory(prefix="conformance-gt-") as scratch:
         run = Options(
@@ -27,7 +32,7 @@ def _build(options: argparse.Namespace) -> int:
             jobs=options.jobs,
             timeout=options.timeout,
             store=options.store,
-            reference="self" if options.kind == "self" else "diffusers",
+            reference=options.kind,
         )
         jobs = make_jobs(cases, run)
         tasks = [
@@ -56,6 +61,8 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    if options.store is not None and not options.store.exists():
+        raise InputError(f"--store {options.store}: no such folder")
     store = Store(options.store)
     problems, count = store.verify(), len(store.paths())
     if not write_json_option(options.json, {"entries": count, "problems": problems}):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from conformance.errors import InputError
 from conformance.jsonio import dumps, write_json
 
 Show = Callable[[str], None]
@@ -21,6 +25,20 @@ def write_json_option(target: str | None, value: Any) -> bool:
     if target is not None:
         write_json(Path(target), value)
     return False
+
+
+def check_writable(flag: str, path: Path | str | None) -> None:
+    """InputError when the file that ``flag`` names cannot be made: asked before the work, not after."""
+    if path is None:
+        return
+    try:
+        if Path(path).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=Path(path).parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{flag} {path}: cannot be written ({error.strerror})") from None
 
 
 @contextmanager

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from conformance.commands.output import write_json_option
+from conformance.commands.output import check_writable, write_json_option
 from reports.console import summary_table
 from reports.merge import merge
 from reports.render import write_report
 
 
 def main(options: argparse.Namespace) -> int:
+    check_writable("--json", None if options.json == "-" else options.json)
+    check_writable("--junit", options.junit)
+    check_writable("--out", options.out / "index.html")
     results = merge(options.results, options.out)
     index = write_report(results, options.out)
     if options.junit:

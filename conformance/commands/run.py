@@ -6,18 +6,24 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 
-from conformance.commands.output import progress, write_json_option
+from conformance.case import Case
+from conformance.commands.output import check_writable, progress, write_json_option
 from conformance.matrix import all_cases, parse_shard, select, shard
 from conformance.results import Results
 from conformance.runner import Options, collect, make_jobs, open_out, run_jobs
 from conformance.verdicts import EXIT_OK, exit_code
 from reports.console import summary_table
+from reports.labels import brief_reason
 from reports.render import write_report
+from reports.text import one_line
 
 
 def execute(options: argparse.Namespace) -> Results:
     """Run what the command line asks for and write the report; returns the results."""
+    check_writable("--json", None if options.json == "-" else options.json)
+    check_writable("--junit", options.junit)
     cases = select(all_cases(), options.cases, options.suite)
     if options.shard:
         cases = shard(cases, *parse_shard(options.shard))
@@ -38,7 +44,11 @@ def execute(options: argparse.Namespace) -> Results:
         shard=options.shard,
     )
     started = time.time()
-    open_out(run.out, resume=run.resume)
+    with open_out(run.out, resume=run.resume):
+        return _execute(cases, run, started)
+
+
+def _execute(cases: Sequence[Case], run: Options, started: float) -> Results:
     print(f"preparing {len(cases)} cases ...", file=sys.stderr, flush=True)
     jobs = make_jobs(cases, run)
     results = []
@@ -46,7 +56,7 @@ def execute(options: argparse.Namespace) -> Results:
         for result in run_jobs(jobs, run, place):
             results.append(result)
             seconds = sum(result.seconds.values())
-            reason = "" if exit_code([result.verdict]) == EXIT_OK else f"  {result.reason}"
+            reason = "" if exit_code([result.verdict]) == EXIT_OK else f"  {one_line(brief_reason(result))}"
             done(f"{result.verdict:<18} {result.id}  {seconds:.1f} s{reason}")
     whole = collect(cases, results, run, started, shlex.join(["conformance", *sys.argv[1:]]))
     write_report(whole, run.out)

@@ -28,6 +28,7 @@ _cross_attention = block.Block._cross_attention
 _video_bounds = positions.video_bounds
 _combine = guidance.combine
 _rescale = guidance.rescale
+_noisy_tokens = one_stage.noisy_tokens
 
 
 def _erf(self: feedforward.GeluProjection, x: torch.Tensor) -> torch.Tensor:
@@ -90,6 +91,10 @@ def _complement(guided: torch.Tensor, cond: torch.Tensor, weight: float, numeric
     return _rescale(guided, cond, 1.0 - weight, numerics)
 
 
+def _all_noisy(latents: one_stage.Latents, device: torch.device) -> torch.Tensor:
+    return torch.ones_like(_noisy_tokens(latents, device))
+
+
 fp32_grid = with_numerics("fp32-grid", rope_grid_dtype="float32")
 erf_gelu = variant("erf-gelu", (feedforward.GeluProjection, "forward", _erf))
 start_positions = variant("start-positions", (transformer, "midpoints", _starts))
@@ -100,6 +105,8 @@ stg_zeroed = variant("stg-zeroed", (Attention, "forward", _zeroed))
 connector_batched = variant("connector-batched", (one_stage, "contexts", _batched))
 cfg_swapped = variant("cfg-swapped", (guidance, "combine", _swapped))
 rescale_complement = variant("rescale-complement", (guidance, "rescale", _complement))
+
+given_frame_timestep = variant("given-frame-timestep", (one_stage, "noisy_tokens", _all_noisy))
 
 
 def _any(case: Case) -> bool:
@@ -112,6 +119,10 @@ def _gated(case: Case) -> bool:
 
 def _cfg(case: Case) -> bool:
     return case.request.video_guidance.cfg > 1.0
+
+
+def _image(case: Case) -> bool:
+    return case.request.image is not None
 
 
 def _stg(case: Case) -> bool:
@@ -137,6 +148,7 @@ DEFECTS = {
     "connector_batched": Defect(("fp32", "bf16"), _cfg),
     "cfg_swapped": Defect(("fp32", "bf16"), _cfg),
     "rescale_complement": Defect(("fp32", "bf16"), _cfg),
+    "given_frame_timestep": Defect(("fp32", "bf16"), _image),
 }
 
 

@@ -10,11 +10,15 @@ from conformance.case import Case
 from conformance.errors import InputError, bad_field
 from conformance.matrix import ltx2
 
-SUITES = ("default", "full")
+SUITES = ("default", "official", "full")
 
 
 def all_cases() -> tuple[Case, ...]:
-    """Every case, in the order reports list them. ``full`` holds every case, ``default`` what CI runs."""
+    """Every case, in the order reports list them.
+
+    ``default`` needs nothing but the project's dependencies, ``official`` the packages of ``docs/official.md``;
+    ``full`` holds every case.
+    """
     cases = (*ltx2.cases(),)
     ids = [case.id for case in cases]
     if len(set(ids)) != len(ids):
@@ -23,26 +27,36 @@ def all_cases() -> tuple[Case, ...]:
 
 
 def _matches(case_id: str, pattern: str) -> bool:
-    """A glob over the whole id, or over its leading parts: ``ltx-2.3``, ``ltx-2/one-stage-t2v/cfg``."""
-    return any(fnmatchcase(case_id, pattern + rest) for rest in ("", "/*", "@*", "+*"))
+    """A glob over the whole id, or over its leading parts: ``ltx-2.3``, ``ltx-2/one-stage-t2v/cfg``.
+
+    A pattern with a ``+`` has reached the last part: a whole id is not a leading part of itself ``+kernels``.
+    """
+    rests = ("", "/*", "@*") if "+" in pattern else ("", "/*", "@*", "+*")
+    return any(fnmatchcase(case_id, pattern + rest) for rest in rests)
 
 
 def select(cases: Iterable[Case], patterns: Sequence[str], suite: str) -> list[Case]:
-    """Cases of the suite, or those that the patterns name (whatever their suite), each once, in matrix order.
+    """Cases of the suite, or those of it that the patterns name, each once, in matrix order.
 
-    InputError when a pattern matches nothing: it names the nearest id.
+    A pattern that names only cases of other suites means those. InputError when it matches nothing: it names the
+    nearest id.
     """
     cases = list(cases)
+    if suite not in SUITES:
+        raise bad_field("command line", "suite", suite, f"one of {SUITES}")
+    inside = [case for case in cases if suite == "full" or suite in case.suites]
     if not patterns:
-        if suite not in SUITES:
-            raise bad_field("command line", "suite", suite, f"one of {SUITES}")
-        return [case for case in cases if suite == "full" or suite in case.suites]
+        return inside
+    chosen: set[str] = set()
     for pattern in patterns:
-        if not any(_matches(case.id, pattern) for case in cases):
+        named = [case.id for case in inside if _matches(case.id, pattern)]
+        named = named or [case.id for case in cases if _matches(case.id, pattern)]
+        if not named:
             near = difflib.get_close_matches(pattern, [case.id for case in cases], n=1, cutoff=0.3)
             hint = f"; nearest is {near[0]!r}" if near else ""
             raise InputError(f"no case matches {pattern!r}{hint} (conformance list shows all {len(cases)})")
-    return [case for case in cases if any(_matches(case.id, pattern) for pattern in patterns)]
+        chosen.update(named)
+    return [case for case in cases if case.id in chosen]
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""LTX-2 and LTX-2.3, one-stage text-to-video, on the checkpoints the project builds.
+"""LTX-2 and LTX-2.3, one-stage, from text and from text and image, on the checkpoints the project builds.
 
 Sizes are small in tokens, not in structure: every guidance branch, both modalities, token counts that divide by
 8 and 16 and counts that do not, two seeds, two batch sizes, three frame rates. Noise levels are written into
@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 
-from conformance.case import Case, Guidance, Layout, Request
+from conformance.case import Case, Guidance, ImageCondition, Layout, Request
 
 MODELS = ("ltx-2", "ltx-2.3")
 OFF = Guidance(cfg=1.0, stg=0.0, modality=1.0, rescale=0.0)
@@ -49,6 +49,7 @@ def _base() -> Request:
         video_guidance=OFF,
         audio_guidance=OFF,
         stg_blocks=(),
+        image=None,
     )
 
 
@@ -65,6 +66,17 @@ def _all_guidance(request: Request) -> Request:
         video_guidance=Guidance(cfg=3.0, stg=1.0, modality=3.0, rescale=0.7),
         audio_guidance=Guidance(cfg=7.0, stg=1.0, modality=3.0, rescale=0.7),
         stg_blocks=(1,),
+    )
+
+
+def _image_variants() -> Iterator[tuple[str, Request]]:
+    """Image-conditioned: the first frame is given, clean and encoded as in training."""
+    base = replace(_base(), num_frames=9, image=ImageCondition(picture="blocks", crf=0))
+    yield "unguided", base
+    yield "all-guidance", _all_guidance(base)
+    yield (
+        "cfg-crf33-odd",
+        replace(_cfg(base), height=96, width=160, num_frames=17, image=ImageCondition(picture="rings", crf=33)),
     )
 
 
@@ -89,17 +101,43 @@ def _variants() -> Iterator[tuple[str, Request]]:
     yield "cfg-own-schedule", replace(_cfg(base), sigmas=None, num_frames=9)
 
 
+def _pipelines() -> Iterator[tuple[str, str, Request]]:
+    for variant, request in _variants():
+        yield "one-stage-t2v", variant, request
+    for variant, request in _image_variants():
+        yield "one-stage-ti2v", variant, request
+
+
+# Variants of one-stage text-to-video that also run against the official packages, which take one prompt at a time
+_OFFICIAL = ("unguided", "cfg", "all-guidance", "all-guidance-odd", "cfg-own-schedule")
+# (variant, dtype) of one-stage text-to-video that LTX-2.3 also runs with fused kernels
+_WITH_KERNELS = (("all-guidance", "bf16"), ("unguided", "fp32"))
+
+
 def cases() -> Iterator[Case]:
+    plain = tuple(_plain())
+    yield from plain
+    for case in plain:
+        wanted = case.model == "ltx-2.3" and case.pipeline == "one-stage-t2v"
+        if wanted and (case.variant, case.dtype) in _WITH_KERNELS:
+            yield replace(case, kernels="on")
+    for case in plain:
+        if case.pipeline == "one-stage-t2v" and case.variant in _OFFICIAL:
+            yield replace(case, numerics="official-1.0.0", suites=("official",))
+
+
+def _plain() -> Iterator[Case]:
     for model in MODELS:
-        for variant, request in _variants():
+        for pipeline, variant, request in _pipelines():
             for dtype in ("fp32", "bf16"):
                 yield Case(
                     model=model,
-                    pipeline="one-stage-t2v",
+                    pipeline=pipeline,
                     variant=variant,
                     layout=Layout.single(),
                     numerics="diffusers",
                     dtype=dtype,
+                    kernels="off",
                     checkpoint="tiny",
                     request=request,
                     suites=("default",),

@@ -5,7 +5,7 @@ Shapes: B (outputs), F (frames), H, W (pixels), C (channels), N (audio samples).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,16 +80,23 @@ def _audio_text(sample: Sample) -> str:
 
 
 def measure(
-    candidate: Sample, reference: Sample, mismatched: Mapping[Kind, str], clip: ClipScorer | None
+    candidate: Sample,
+    reference: Sample,
+    mismatched: Mapping[Kind, str],
+    clip: ClipScorer | None,
+    given_frames: Container[int],
 ) -> Measurements:
-    """All registered metrics of the kinds that a side has. ``mismatched`` comes from :func:`mismatches`."""
+    """All registered metrics of the kinds that a side has. ``mismatched`` comes from :func:`mismatches`.
+
+    given_frames: indices of frames that are an input of the case; they are left out.
+    """
     present: dict[Kind, bool] = {
         "frame": True,
         "latent": bool(candidate.latents or reference.latents),
         "audio": candidate.audio is not None or reference.audio is not None,
     }
     items: dict[Kind, Iterator[Item]] = {
-        "frame": _frame_items(candidate, reference, clip),
+        "frame": _frame_items(candidate, reference, clip, given_frames),
         "latent": _latent_items(candidate, reference),
         "audio": _audio_items(candidate, reference),
     }
@@ -104,7 +111,7 @@ def measure(
         latents = {name: _latent_result(candidate, reference, name) for name in candidate.latents}
     frames: tuple[FrameResult, ...] = ()
     if "frame" not in mismatched:
-        frames = _frame_results(candidate.frames.shape[:2], metrics)
+        frames = _frame_results(_judged(candidate, given_frames), metrics)
     return Measurements(metrics, latents, frames)
 
 
@@ -133,9 +140,15 @@ def _apply(names: list[str], items: Iterator[Item]) -> dict[str, Measured]:
     }
 
 
-def _frame_items(candidate: Sample, reference: Sample, clip: ClipScorer | None) -> Iterator[Item]:
+def _judged(sample: Sample, given_frames: Container[int]) -> list[tuple[int, int]]:
+    return [(b, f) for b, f in np.ndindex(sample.frames.shape[:2]) if f not in given_frames]
+
+
+def _frame_items(
+    candidate: Sample, reference: Sample, clip: ClipScorer | None, given_frames: Container[int]
+) -> Iterator[Item]:
     if candidate.frames.size:
-        for b, f in np.ndindex(candidate.frames.shape[:2]):
+        for b, f in _judged(candidate, given_frames):
             yield f"output {b} frame {f}", (FramePair(candidate.frames[b, f], reference.frames[b, f], clip),)
 
 
@@ -171,9 +184,9 @@ def _latent_result(candidate: Sample, reference: Sample, name: str) -> LatentRes
     )
 
 
-def _frame_results(shape: tuple[int, ...], metrics: Mapping[str, Measured]) -> tuple[FrameResult, ...]:
+def _frame_results(judged: list[tuple[int, int]], metrics: Mapping[str, Measured]) -> tuple[FrameResult, ...]:
     frames = {name: m.values for name, m in metrics.items() if REGISTRY[name].kind == "frame" and m.values}
     return tuple(
         FrameResult(batch=b, index=f, metrics={name: values[i] for name, values in frames.items()})
-        for i, (b, f) in enumerate(np.ndindex(*shape))
+        for i, (b, f) in enumerate(judged)
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from engine.backends import attend
 from engine.layers.rope import Rotary
 
 
@@ -36,6 +36,7 @@ class Attention(nn.Module):
         x_BTQ: torch.Tensor,
         context_BSC: torch.Tensor | None = None,
         *,
+        backend: str,
         mask_BS: torch.Tensor | None = None,
         query_rope: Rotary | None = None,
         key_rope: Rotary | None = None,
@@ -43,8 +44,8 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         """[B,T,query_dim] -> [B,T,query_dim]; self attention when there is no context.
 
-        mask_BS: additive, [B,S]. key_rope: None means query_rope. values_only: the perturbation of
-        spatio-temporal guidance, where attention passes its values through (self attention only).
+        backend: ``Numerics.attention``. mask_BS: additive, [B,S]. key_rope: None means query_rope. values_only: the
+        perturbation of spatio-temporal guidance, where attention passes its values through (self attention only).
         """
         context = x_BTQ if context_BSC is None else context_BSC
         value_BSD = self.to_v(context)
@@ -53,7 +54,7 @@ class Attention(nn.Module):
         else:
             query = self._rotate(self.norm_q(self.to_q(x_BTQ)), query_rope)
             key = self._rotate(self.norm_k(self.to_k(context)), key_rope or query_rope)
-            mixed_BTHd = self._attend(query, key, self._heads(value_BSD), mask_BS)
+            mixed_BTHd = attend(query, key, self._heads(value_BSD), mask_BS, backend)
         if self.to_gate_logits is not None:
             mixed_BTHd = mixed_BTHd * (2.0 * torch.sigmoid(self.to_gate_logits(x_BTQ))).unsqueeze(-1)
         return self.to_out[0](mixed_BTHd.flatten(2))
@@ -63,13 +64,3 @@ class Attention(nn.Module):
 
     def _rotate(self, x_BTD: torch.Tensor, rope: Rotary | None) -> torch.Tensor:
         return self._heads(x_BTD) if rope is None else rope.apply(x_BTD)
-
-    def _attend(
-        self, q_BTHd: torch.Tensor, k_BSHd: torch.Tensor, v_BSHd: torch.Tensor, mask_BS: torch.Tensor | None
-    ) -> torch.Tensor:
-        if mask_BS is not None:
-            mask_BS = mask_BS[:, None, None, :].expand(-1, self.heads, -1, -1)
-        out_BHTd = functional.scaled_dot_product_attention(
-            q_BTHd.transpose(1, 2), k_BSHd.transpose(1, 2), v_BSHd.transpose(1, 2), attn_mask=mask_BS
-        )
-        return out_BHTd.transpose(1, 2)

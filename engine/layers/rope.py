@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
+from engine import picks
 from engine.numerics import Numerics
+from kernels import split_rotary_eager
+from kernels.routing import choose_rotary, interpreting
 
 
 @dataclass(frozen=True)
@@ -24,17 +27,14 @@ class Rotary:
 
     def apply(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """Rotate [B,T,H*d] per head, (first half, second half) being the plane. Returns [B,T,H,d], x's dtype."""
-        heads = self.cos_BHTR.shape[1]
-        x_BHTd = x_BTD.unflatten(2, (heads, -1)).transpose(1, 2)
-        cos, sin = self.cos_BHTR, self.sin_BHTR
-        if self.rounding == "product-rounded":
-            cos, sin = cos.to(x_BTD.dtype), sin.to(x_BTD.dtype)
-        else:
-            x_BHTd = x_BHTd.float()
-        first, second = x_BHTd.chunk(2, dim=-1)
-        # addcmul widens to float32 and rounds once, so only the cosine product can be rounded before it
-        rotated = torch.cat((torch.addcmul(first * cos, -sin, second), torch.addcmul(second * cos, sin, first)), dim=-1)
-        return rotated.transpose(1, 2).contiguous().to(x_BTD.dtype)
+        operands = (x_BTD, self.cos_BHTR, self.sin_BHTR, self.rounding)
+        pick = choose_rotary(*operands, enabled=picks.kernels_enabled(), interpreted=interpreting())
+        picks.record("rotary", str(pick))
+        if pick.name == "triton":
+            from kernels.split_rotary import rotate as fused  # imports Triton
+
+            return fused(*operands)
+        return split_rotary_eager.rotate(*operands)
 
 
 def midpoints(bounds_BXT2: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""LTX-2 and LTX-2.3 one-stage text-to-video with audio: text states and noise to final latents.
+"""LTX-2 and LTX-2.3 one-stage video with audio, from text or text and a first frame: states and noise to latents.
 
 Legend: B prompts, T tokens of a stream, C latent channels, E packed text width, S text tokens.
 """
@@ -73,13 +73,17 @@ def pack_noise(
 
 @dataclass(frozen=True, kw_only=True)
 class _Loop:
-    """What stays the same over the steps. bounds: token bounds by stream, batch B."""
+    """What stays the same over the steps. bounds: token bounds by stream, batch B.
+
+    noisy_BT: 0 for video tokens of a given frame, which are clean and see timestep 0, 1 elsewhere; None without one.
+    """
 
     model: LTX2Transformer
     request: Request
     numerics: Numerics
     text: Mapping[str, Mapping[str, torch.Tensor]]
     bounds: Mapping[str, torch.Tensor]
+    noisy_BT: torch.Tensor | None
     probe: Probe
     dtype: torch.dtype
 
@@ -95,6 +99,8 @@ class _Loop:
         times = {
             stream: level[:, None].expand(-1, packed[stream].shape[1]) if per_token else level for stream in STREAMS
         }
+        if self.noisy_BT is not None:
+            times["video"] = level[:, None] * self.noisy_BT.repeat(count, 1)
         masked = self.numerics.text_mask == "zeros"
         ones = torch.ones(text["video"].shape[:2], dtype=torch.int64, device=level.device)
         return ModelInputs(
@@ -141,10 +147,12 @@ def sample(
     sigmas: torch.Tensor,
     latents: Latents,
     probe: Probe,
+    first_BCFHW: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Denoise ``noise`` (packed, float32) along ``sigmas`` [N+1]; returns the final states as float32 tokens.
 
-    text: from ``contexts``; ``neg`` must be there when a cfg scale is above 1. InputError when it is not, or when
+    text: from ``contexts``; ``neg`` must be there when a cfg scale is above 1. first_BCFHW: clean normalised latents
+    of a given first frame, float32, F = 1, one picture for all outputs. InputError when the text is missing, or when
     the checkpoint cannot be perturbed as asked.
     """
     check_guidance(model, request)
@@ -160,10 +168,23 @@ def sample(
     }
     probe.tap("sigmas", sigmas)
     for stream in STREAMS:
-        probe.tap(f"positions/{stream}", bounds[stream])
-    loop = _Loop(model=model, request=request, numerics=numerics, text=text, bounds=bounds, probe=probe, dtype=dtype)
+        probe.tap(f"positions/{stream}", bounds[stream].float())
+    noisy = None if first_BCFHW is None else noisy_tokens(latents, device)
+    loop = _Loop(
+        model=model,
+        request=request,
+        numerics=numerics,
+        text=text,
+        bounds=bounds,
+        noisy_BT=noisy,
+        probe=probe,
+        dtype=dtype,
+    )
     scales = {"video": request.video_guidance, "audio": request.audio_guidance}
     state = {stream: noise[stream].to(device, state_dtype) for stream in STREAMS}
+    if first_BCFHW is not None:
+        clean = first_BCFHW.to(device, state_dtype).expand(batch, -1, -1, -1, -1)
+        state["video"] = with_first(clean, state["video"], latents, numerics)
     levels = sigmas.to(device)
     with block_taps(model.transformer_blocks, probe):
         for index in range(len(levels) - 1):
@@ -178,9 +199,27 @@ def sample(
                 probe.tap(f"step.{index:03d}/guided_x0/{stream}", guided)
                 slope = euler.to_velocity(x, guided, now, state_dtype)
                 state[stream] = euler.step(x, slope, now, later, state_dtype)
+            if first_BCFHW is not None:
+                state["video"] = with_first(clean, state["video"], latents, numerics)
     for stream in STREAMS:
         probe.tap(f"latents/final/{stream}", state[stream])
     return {stream: state[stream].float() for stream in STREAMS}
+
+
+def noisy_tokens(latents: Latents, device: torch.device) -> torch.Tensor:
+    """1 for video tokens [B,T] that are denoised, 0 for those of a given first frame."""
+    batch, _, frames, rows, columns = latents.video
+    noisy_BFN = torch.ones(batch, frames, rows * columns, device=device)
+    noisy_BFN[:, 0] = 0.0
+    return noisy_BFN.flatten(1)
+
+
+def with_first(
+    first_BCFHW: torch.Tensor, video_BTC: torch.Tensor, latents: Latents, numerics: Numerics
+) -> torch.Tensor:
+    """The packed video state with its first latent frame replaced."""
+    rest = positions.unpack_video(video_BTC, latents.video[2:])[:, :, 1:]
+    return positions.pack_video(torch.cat((first_BCFHW, rest), dim=2), numerics)
 
 
 def check_guidance(model: LTX2Transformer, request: Request) -> None:

@@ -65,7 +65,8 @@ def schedule(steps: int, tokens: int, config: ScheduleConfig, numerics: Numerics
         levels = np.linspace(1.0, 1.0 / steps, steps).astype(np.float32)
     else:
         levels = torch.linspace(1.0, 0.0, steps + 1)[:-1].numpy()
-    shifted = power / (power + (1 / levels - 1))
+    denominator = power + (1 / levels - 1)
+    shifted = power * (1 / denominator) if numerics.schedule_shift == "reciprocal" else power / denominator
     rest = 1 - shifted
     stretched = 1 - rest / (rest[-1] / (1 - _TERMINAL))
     return given(stretched.tolist())

@@ -64,7 +64,16 @@ def build(model: str, folder: Path) -> None:
     from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline
     from transformers.utils import logging
 
-    from reference_impl.tiny import audio_vae, connectors, scheduler, text_encoder, tokenizer, video_vae, vocoder
+    from reference_impl.tiny import (
+        audio_vae,
+        connectors,
+        scheduler,
+        text_encoder,
+        tokenizer,
+        upsampler,
+        video_vae,
+        vocoder,
+    )
     from reference_impl.tiny import transformer as dit
 
     with torch.random.fork_rng(devices=[]):
@@ -78,10 +87,12 @@ def build(model: str, folder: Path) -> None:
             transformer=dit.build(model),
             vocoder=vocoder.build(model),
         )
+        latent_upsampler = upsampler.build(model)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         pipeline.save_pretrained(folder, safe_serialization=True)
+        latent_upsampler.save_pretrained(folder / "latent_upsampler", safe_serialization=True)
     finally:
         if bars:
             logging.enable_progress_bar()

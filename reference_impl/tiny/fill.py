@@ -61,7 +61,7 @@ def _value(module: nn.Module, name: str, leaf: str, shape: Sequence[int], gain: 
         return normal(name, shape, 0.1 * gain)
     if isinstance(module, Gemma3RMSNorm):  # multiplies by 1 + weight
         return normal(name, shape, 0.1)
-    if isinstance(module, nn.RMSNorm | nn.LayerNorm):
+    if isinstance(module, nn.RMSNorm | nn.LayerNorm | nn.GroupNorm):
         return normal(name, shape, 0.1, mean=1.0)
     if isinstance(module, nn.Embedding):
         return normal(name, shape, shape[1] ** -0.5)

@@ -10,12 +10,12 @@ from diffusers import LTX2VideoTransformer3DModel
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 
 from conformance.case import Case, Guidance, Layout, Request
-from engine.components import realigned
 from engine.models.ltx2 import positions, weights
 from engine.models.ltx2.config import ConnectorsConfig, TransformerConfig
 from engine.models.ltx2.connectors import LTX2Connectors
 from engine.models.ltx2.transformer import LTX2Transformer, ModelInputs
 from engine.numerics import Numerics
+from reference_impl.diffusers_load import realigned
 from reference_impl.tiny.build import cached
 
 MODELS = ("ltx-2", "ltx-2.3")
@@ -120,6 +120,7 @@ def tiny_request(**changes: Any) -> Request:
         "video_guidance": OFF,
         "audio_guidance": OFF,
         "stg_blocks": (),
+        "image": None,
     }
     return Request(**(values | changes))
 
@@ -132,6 +133,7 @@ def tiny_case(model: str, dtype: str, request: Request, **changes: Any) -> Case:
         "layout": Layout.single(),
         "numerics": "diffusers",
         "dtype": dtype,
+        "kernels": "off",
         "checkpoint": "tiny",
         "request": request,
         "suites": (),

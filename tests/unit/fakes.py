@@ -10,8 +10,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -60,6 +61,7 @@ class Fake:
                 },
                 "stg_blocks": list(request.stg_blocks),
                 "dtype": case.dtype,
+                "image": None,
                 "noise": {"video": tensor_digest(video), "audio": tensor_digest(audio)},
                 "embeds": {"pos": "none"},
                 "weights": {"transformer": "none"},
@@ -134,6 +136,29 @@ def slow(checkpoint: Path, device: str) -> Generator:
         return sample
 
     return Fake("slow", spoil)
+
+
+def floats(checkpoint: Path, device: str) -> Generator:
+    return Fake("floats", lambda case, sample: replace(sample, frames=sample.frames.astype(np.float32)))
+
+
+def nothing(checkpoint: Path, device: str) -> Generator:
+    return Fake("nothing", lambda case, sample: cast(Sample, None))
+
+
+def unjson(checkpoint: Path, device: str) -> Generator:
+    return Fake("unjson", lambda case, sample: replace(sample, resolved={**sample.resolved, "dtype": torch.float32}))
+
+
+def names(checkpoint: Path, device: str) -> Generator:
+    return Fake("names", lambda case, sample: replace(sample, shared=cast(Any, ["vae", 3])))
+
+
+def surrogate(checkpoint: Path, device: str) -> Generator:
+    def spoil(case: Case, sample: Sample) -> Sample:
+        raise RuntimeError("\ud800 <b>")
+
+    return Fake("surrogate", spoil)
 
 
 def unsupporting(checkpoint: Path, device: str) -> Generator:

@@ -26,6 +26,7 @@ REQUEST: dict[str, Any] = {
     "video_guidance": OFF,
     "audio_guidance": OFF,
     "stg_blocks": (),
+    "image": None,
 }
 GUIDED: dict[str, Any] = {"video_guidance": FULL, "audio_guidance": FULL, "stg_blocks": (1,)}
 
@@ -39,6 +40,7 @@ def case(model: str = "ltx-2.3", dtype: str = "fp32", **changes: Any) -> Case:
         layout=layout,
         numerics="diffusers",
         dtype=dtype,
+        kernels="off",
         checkpoint="tiny",
         request=Request(**(REQUEST | changes)),
         suites=(),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.case import Case, Guidance, Layout, Request, slug
+from conformance.case import Case, Guidance, ImageCondition, Layout, Request, slug
 from conformance.errors import InputError
 from conformance.matrix import all_cases
 
@@ -38,6 +38,7 @@ def _changed(request: Request) -> list[tuple[str, Request]]:
         "video_guidance": guidance,
         "audio_guidance": guidance,
         "stg_blocks": (0, 1),
+        "image": ImageCondition(picture="rings", crf=0),
     }
     assert values.keys() == {field.name for field in fields(Request)}
     changed = [(name, replace(request, **{name: value})) for name, value in values.items() if name != "steps"]
@@ -52,6 +53,18 @@ def test_the_digest_sees_every_field_of_the_request(name: str, request_: Request
 @pytest.mark.parametrize("name", ["model", "pipeline", "variant", "numerics", "checkpoint"])
 def test_the_digest_sees_every_field_of_the_case(name: str) -> None:
     assert replace(GUIDED, **{name: "other"}).digest != GUIDED.digest
+
+
+def test_the_digest_and_the_id_see_kernels() -> None:
+    fused = replace(GUIDED, kernels="on")
+    assert fused.digest != GUIDED.digest
+    assert fused.id == f"{GUIDED.id}+kernels"
+    assert (fused.axes["kernels"], GUIDED.axes["kernels"]) == ("on", "off")
+
+
+def test_kernels_are_on_or_off() -> None:
+    with pytest.raises(InputError, match=r"case: 'kernels' is 'auto'; expected one of \('off', 'on'\)"):
+        replace(GUIDED, kernels="auto")
 
 
 def test_the_digest_does_not_see_the_suites_a_case_runs_in() -> None:
@@ -93,6 +106,17 @@ def test_a_bad_request_names_field_value_and_expectation(field: str, value: obje
 def test_bad_guidance_is_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
         Guidance(**{"cfg": 1.0, "stg": 0.0, "modality": 1.0, "rescale": 0.0, **bad})
+
+
+@pytest.mark.parametrize("bad", [{"picture": "/etc/passwd"}, {"crf": 52}, {"crf": -1}, {"crf": 33.0}])
+def test_a_bad_image_condition_is_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(bad))):
+        ImageCondition(**{"picture": "blocks", "crf": 0, **bad})
+
+
+def test_only_a_conditioned_first_frame_is_given() -> None:
+    assert GUIDED.request.given_frames == ()
+    assert replace(GUIDED.request, image=ImageCondition(picture="blocks", crf=0)).given_frames == (0,)
 
 
 def test_unknown_and_missing_fields_are_named() -> None:

@@ -147,6 +147,34 @@ def test_layout_of_files_does_not_count(folder: Path) -> None:
     assert checkpoint.digests(folder) == before
 
 
+def add_upsampler(folder: Path) -> Path:
+    (folder / "latent_upsampler").mkdir()
+    (folder / "latent_upsampler" / "config.json").write_text("{}")
+    path = folder / "latent_upsampler" / "diffusion_pytorch_model.safetensors"
+    write(path, TENSORS)
+    return path
+
+
+def test_optional_component_counts_where_it_is_asked_for(folder: Path) -> None:
+    before = checkpoint.digests(folder)
+    with pytest.raises(InputError, match="latent_upsampler: component folder is missing"):
+        checkpoint.digests(folder, optional=("latent_upsampler",))
+    path = add_upsampler(folder)
+    assert checkpoint.digests(folder) == before
+    first = checkpoint.digests(folder, optional=("latent_upsampler",))
+    assert first == before | {"latent_upsampler": first["latent_upsampler"]}
+    write(path, TENSORS | {"b.bias": ("BF16", [3], bytes((0, 1, 2, 3, 4, 7)))})
+    assert checkpoint.digests(folder, optional=("latent_upsampler",))["latent_upsampler"] != first["latent_upsampler"]
+
+
+def test_optional_component_is_verified_where_it_is(folder: Path) -> None:
+    path = add_upsampler(folder)
+    checkpoint.verify(folder)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"latent_upsampler/diffusion_pytorch_model\.safetensors: truncated"):
+        checkpoint.verify(folder)
+
+
 def changed(**tensors: tuple[str, list[int], bytes]) -> Callable[[Path], None]:
     return lambda folder: write(weights(folder), {**TENSORS, **tensors})
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conformance import cli, runner
+from conformance import cli, runner, worker
 from conformance.matrix import all_cases
 
 CASE = "ltx-2.3/one-stage-t2v/unguided@single+diffusers-bf16"
@@ -120,13 +120,60 @@ def test_a_run_writes_everything_and_returns_the_gates_code(tmp_path: Path, caps
     assert str(out / "index.html") in text
 
 
-@pytest.mark.usefixtures("no_checkpoint")
 @pytest.mark.parametrize("spec", ["nowhere:build", "fakes:none", "fakes", "fakes:FAULTS"])
-def test_an_engine_that_cannot_be_imported_is_named(
+def test_an_engine_that_cannot_be_imported_is_named_before_anything_runs(
     spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["run", CASE, "--engine", spec, "--out", str(tmp_path / "out")]) == 3
-    assert spec in capsys.readouterr().out + (tmp_path / "out" / "results.json").read_text()
+    _refused(["run", CASE, "--engine", spec, "--out", str(tmp_path / "out")], capsys, f"generator {spec!r}")
+    assert not (tmp_path / "out" / "cases").exists()
+
+
+def test_an_engine_beside_the_user_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_the_user.py").write_text("def build(checkpoint, device): ...")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert worker.factory("beside_the_user:build").__name__ == "build"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["run", CASE, "--out", "/proc/out"], "--out /proc/out: cannot be written"),
+        (["run", CASE, "--json", "/proc/x.json"], "--json /proc/x.json: cannot be written"),
+        (["run", CASE, "--junit", "/proc/x.xml"], "--junit /proc/x.xml: cannot be written"),
+        (["report", "x.json", "--out", "/proc/out"], "--out /proc/out"),
+        (["compare", "a", "b", "--limit", "ssim=nan"], "METRIC=VALUE"),
+        (["compare", "a", "b", "--limit", "ssim=0.9", "--limit", "ssim=0.1"], "one limit on ssim"),
+        (["run", CASE, "--clip", "bogus"], "clip: 'spec' is 'bogus'"),
+        (["run", CASE, "--reference", "stored", "--store", "nowhere"], "--store nowhere: no such folder"),
+        (["gt", "verify", "--store", "nowhere"], "--store nowhere: no such folder"),
+        (["gt", "build", CASE, "--reason", " "], "'reason' is ' '"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_work(
+    more: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _refused(more, capsys, words)
+
+
+def test_a_missing_device_is_a_wrong_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    _refused(["run", CASE, "--device", "cuda", "--out", str(tmp_path / "out")], capsys, "torch sees no CUDA device")
+
+
+@pytest.mark.parametrize(("error", "traceback"), [(OSError(28, "No space left"), False), (KeyError("x"), True)])
+def test_an_unforeseen_error_is_never_the_code_of_a_numeric_failure(
+    error: Exception, traceback: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: object) -> int:
+        raise error
+
+    monkeypatch.setattr("conformance.commands.list.main", fail)
+    assert cli.main(["list"]) == 3
+    assert ("Traceback" in capsys.readouterr().err) == traceback
 
 
 def test_a_missing_and_a_corrupt_checkpoint_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

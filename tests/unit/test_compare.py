@@ -297,3 +297,17 @@ def test_nothing_is_changed_by_comparing() -> None:
     judged(a, b)
     assert np.array_equal(a.frames, frames)
     assert torch.equal(a.latents["video"], latent)
+
+
+def test_a_given_frame_is_not_measured() -> None:
+    base = sample(frames=3)
+    bad_input = changed(base, frames=base.frames.copy())
+    bad_input.frames[:, 0] ^= 64  # far off, but in the frame that the case gives
+    limits = {"mean_abs_diff": 0.0}
+    assert compare(bad_input, base, limits=limits).verdict == Verdict.FAIL
+    result = compare(bad_input, base, limits=limits, given_frames=(0,))
+    assert result.verdict == Verdict.PASS
+    assert {frame.index for frame in result.frames} == {1, 2}
+    bad_output = changed(base, frames=base.frames.copy())
+    bad_output.frames[1, 1] ^= 64
+    assert compare(bad_output, base, limits=limits, given_frames=(0,)).verdict == Verdict.FAIL

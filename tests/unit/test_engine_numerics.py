@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from engine_reference import CPU, DIFFUSERS, dit_inputs, engine_dit, tiny_request
+from engine_reference import CPU, DIFFUSERS, dit_inputs, engine_connectors, engine_dit, tiny_request
 from torch.nn import functional
 
 from conformance.case import Guidance
 from conformance.errors import InputError
 from conformance.generator import Probe
-from engine.layers.rope import frequency_grid, sequence_rotary
+from engine import components
+from engine.frames import to_bytes
+from engine.layers.rope import frequency_grid, midpoints, sequence_rotary
 from engine.models.ltx2 import positions
+from engine.models.ltx2.audio_vae import model as audio_vae
+from engine.models.ltx2.video_vae import model as video_vae
+from engine.models.ltx2.vocoder import model as vocoder
 from engine.numerics import PRESETS, Numerics, choices, preset
 from engine.pipelines.ltx2_one_stage import Latents, pack_noise, sample
 from engine.sampling import guidance
@@ -37,7 +43,20 @@ def _rotated(numerics: Numerics) -> torch.Tensor:
 
 def _bounds(numerics: Numerics) -> torch.Tensor:
     config = engine_dit("ltx-2.3", BF16).config
-    return positions.rounded(positions.video_bounds((9, 2, 2), 24.0, 1, config, CPU), BF16, numerics)
+    bounds = positions.video_bounds((9, 2, 2), 24.0, 1, config, CPU)
+    return midpoints(positions.rounded(bounds, BF16, numerics)).float()
+
+
+def _connector_masked(numerics: Numerics) -> torch.Tensor:
+    """Whether the first attention of a connector is given a mask."""
+    connectors, seen = engine_connectors("ltx-2.3", torch.float32), []
+    width = connectors.config.caption_channels * connectors.config.text_proj_in_factor
+    first = connectors.video_connector.transformer_blocks[0]
+    hook = first.register_forward_pre_hook(lambda _, args: seen.append(args[1] is not None))
+    length = connectors.config.video_connector_num_learnable_registers
+    connectors(_randn(1, length, width), torch.ones(1, length, dtype=torch.int64), numerics)
+    hook.remove()
+    return torch.tensor(seen)
 
 
 def _own_timesteps(numerics: Numerics) -> torch.Tensor:
@@ -90,33 +109,64 @@ def _guided(numerics: Numerics) -> torch.Tensor:
     return guidance.combine(x0, scales, numerics, BF16)
 
 
-def _levels(numerics: Numerics) -> torch.Tensor:
-    return schedule(7, 24, ScheduleConfig.load(cached("ltx-2") / "scheduler"), numerics)
+def _levels(numerics: Numerics, tokens: int = 24) -> torch.Tensor:
+    return schedule(7, tokens, ScheduleConfig.load(cached("ltx-2") / "scheduler"), numerics)
 
 
 def _strides(numerics: Numerics) -> torch.Tensor:
     return torch.tensor(positions.pack_video(_randn(*SIZES.video), numerics).stride())
 
 
+def _waveform(numerics: Numerics) -> torch.Tensor:
+    model = vocoder.load(cached("ltx-2.3") / "vocoder", BF16, CPU)
+    return vocoder.waveform(model, _randn(1, 2, 3, 64).to(BF16), numerics).float()
+
+
+def _resampled(numerics: Numerics) -> torch.Tensor:
+    model = vocoder.load(cached("ltx-2.3") / "vocoder", BF16, CPU)
+    model.bwe_generator.conv_out.weight.zero_()  # leaves the resampled first waveform alone
+    return vocoder.waveform(model, _randn(1, 2, 3, 64).to(BF16), numerics).float()
+
+
+def _denormalised(numerics: Numerics) -> torch.Tensor:
+    folder = cached("ltx-2.3")
+    parts: Any = SimpleNamespace(
+        vae=video_vae.load(folder / "vae", BF16, CPU), audio_vae=audio_vae.load(folder / "audio_vae", BF16, CPU)
+    )
+    tokens = (_randn(1, 12, 128).to(BF16).float(), _randn(1, 7, 128).to(BF16).float())
+    return components.decoder_inputs(parts, *tokens, SIZES, numerics)[1].float()
+
+
+def _bytes(numerics: Numerics) -> torch.Tensor:
+    return torch.from_numpy(to_bytes(_randn(4, 4).sigmoid().numpy(), numerics))
+
+
 OPERATIONS: dict[str, Callable[[Numerics], torch.Tensor]] = {
     "rope_grid_dtype": lambda numerics: frequency_grid(682, 1e4, numerics, CPU),
     "rope_rounding": _rotated,
     "positions_dtype": _bounds,
+    "connector_mask": _connector_masked,
+    "attention": lambda numerics: _sampled(numerics).tensors["latents/final/video"],
     "token_memory": _strides,
     "latent_dtype": lambda numerics: _sampled(numerics).tensors["latents/final/video"],
     "guider_dtype": _guided,
     "av_timestep": _own_timesteps,
     "rescale": _guided,
+    "audio_denormal_dtype": _denormalised,
+    "frame_bytes": _bytes,
     "schedule_tokens": _levels,
     "schedule_grid": _levels,
+    "schedule_shift": lambda numerics: _levels(numerics, 4096),
+    "vocoder_dtype": _waveform,
+    "resampler_dtype": _resampled,
 }
 # no number has to change: these choose shapes and masks of calls
 CALLS = {"timestep_shape", "text_mask", "cfg_batch"}
 
 
 def _flipped(name: str) -> Numerics:
-    (other,) = set(choices()[name]) - {getattr(DIFFUSERS, name)}
-    return _changed(name, other)
+    """The preset with another value of one field: of ``attention`` the first other, which runs everywhere."""
+    return _changed(name, next(value for value in choices()[name] if value != getattr(DIFFUSERS, name)))
 
 
 def _changed(name: str, value: Any) -> Numerics:
@@ -158,6 +208,6 @@ def test_values_that_are_not_implemented(name: str) -> None:
 
 def test_presets() -> None:
     assert preset("diffusers") == DIFFUSERS
-    with pytest.raises(InputError, match=r"'preset' is 'official'; expected one of \['diffusers'\]"):
+    with pytest.raises(InputError, match=r"'preset' is 'official'; expected one of \['diffusers', 'official-1.0.0'\]"):
         preset("official")
     assert all(isinstance(make(), Numerics) for make in PRESETS.values())

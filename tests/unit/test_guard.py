@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
@@ -42,7 +41,7 @@ def package(root: Path, name: str, **files: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(IMPORTS))[::2])
+@pytest.mark.parametrize("order", [IMPORTS, IMPORTS[::-1]], ids=["forwards", "backwards"])  # every pair both ways
 def test_all_import_in_one_process(order: tuple[str, ...]) -> None:
     done = python("\n".join(("from conformance import guard", "guard.install()", "guard.install()", *order)))
     assert done.returncode == 0, done.stderr
@@ -90,15 +89,24 @@ print(guard.torchvision(), guard.torchaudio(), "torchvision" in sys.modules)
     assert (done.stdout, done.returncode) == ("absent absent False\n", 0), done.stderr
 
 
-@pytest.mark.parametrize("error", ["OSError('libtorch_cuda.so: cannot open')", "RuntimeError('torchaudio::x')"])
-def test_a_torchaudio_that_does_not_load_is_hidden(tmp_path: Path, error: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "then"),
+    [
+        (
+            "OSError('libtorch_cuda.so: cannot open')",
+            "from transformers.utils import is_torchaudio_available; assert not is_torchaudio_available()\n"
+            "import transformers.audio_utils\n",
+        ),
+        ("RuntimeError('torchaudio::x')", ""),
+    ],
+)
+def test_a_torchaudio_that_does_not_load_is_hidden(tmp_path: Path, error: str, then: str) -> None:
     path = package(tmp_path, "torchaudio", __init__=f"from torchaudio import inner\nraise {error}", inner="")
     done = python(
         "from conformance import guard\nguard.install(); guard.install()\n"
         "import importlib.util; assert importlib.util.find_spec('torchaudio') is None\n"
-        "from transformers.utils import is_torchaudio_available; assert not is_torchaudio_available()\n"
         "import sys; assert 'torchaudio.inner' not in sys.modules\n"
-        "import transformers.audio_utils; print(guard.torchaudio())",
+        f"{then}print(guard.torchaudio())",
         path,
     )
     assert (done.stdout, done.returncode) == ("hidden\n", 0), done.stderr

@@ -63,12 +63,21 @@ def test_noise_levels_are_those_of_the_diffusers_scheduler() -> None:
 )
 def test_patterns_select_by_glob_or_leading_parts(pattern: str, expected) -> None:
     chosen = select(CASES, [pattern], "default")
-    assert chosen == [case for case in CASES if expected(case)]
+    assert chosen == [case for case in CASES if expected(case) and "default" in case.suites]
     assert chosen
+    assert select(CASES, [pattern], "full") == [case for case in CASES if expected(case)]
+
+
+def test_a_pattern_of_another_suite_means_its_cases() -> None:
+    official = [case for case in CASES if case.numerics == "official-1.0.0"]
+    assert official
+    assert not any("default" in case.suites for case in official)
+    assert select(CASES, ["*+official*"], "default") == official
 
 
 def test_a_case_named_twice_runs_once_and_in_matrix_order() -> None:
-    assert select(CASES, ["*fp32", CASES[0].id, "*"], "default") == list(CASES)
+    default = [case for case in CASES if "default" in case.suites]
+    assert select(CASES, ["*fp32", default[0].id, "*"], "default") == default
 
 
 @pytest.mark.parametrize("pattern", ["ltx-9", "ltx-2.3/one-stage-t2v/cgf", ""])
@@ -80,6 +89,19 @@ def test_a_pattern_that_matches_nothing_is_refused_by_name(pattern: str) -> None
 def test_a_typo_is_answered_with_the_nearest_id() -> None:
     with pytest.raises(InputError, match="nearest is 'ltx-2/one-stage-t2v/cfg@single"):
         select(CASES, ["ltx-2/one-stage-t2v/cgf@single+diffusers-fp32"], "default")
+
+
+def test_a_whole_id_names_one_case_whether_kernels_are_on_or_off() -> None:
+    fused = [case for case in CASES if case.kernels == "on"]
+    assert {(case.model, case.variant, case.dtype) for case in fused} == {
+        ("ltx-2.3", "all-guidance", "bf16"),
+        ("ltx-2.3", "unguided", "fp32"),
+    }
+    for case in fused:
+        assert select(CASES, [case.id], "default") == [case]
+        (plain,) = select(CASES, [case.id.removesuffix("+kernels")], "default")
+        assert plain.kernels == "off"
+    assert select(CASES, ["*+kernels"], "default") == fused
 
 
 def test_an_unknown_suite_is_refused() -> None:

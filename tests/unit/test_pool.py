@@ -93,18 +93,16 @@ def test_output_of_a_task_and_its_children_goes_to_its_log(tmp_path: Path, capfd
     assert "hello" not in capfd.readouterr().out
 
 
-def test_tasks_run_side_by_side_but_no_more_than_asked(tmp_path: Path) -> None:
-    _run(tmp_path, (double, 0))
+def naps(argument: float, report: Report) -> tuple[float, float]:
     started = time.monotonic()
-    _run(tmp_path, *[(naps, 0.5)] * 4, jobs=4)
-    side_by_side = time.monotonic() - started
-    started = time.monotonic()
-    _run(tmp_path, *[(naps, 0.5)] * 4, jobs=1)
-    assert time.monotonic() - started >= 2.0 > side_by_side
-
-
-def naps(argument: float, report: Report) -> None:
     time.sleep(argument)
+    return started, time.monotonic()
+
+
+@pytest.mark.parametrize(("jobs", "at_once"), [(1, {1}), (2, {2}), (4, {2, 3, 4})])
+def test_tasks_run_side_by_side_but_no_more_than_asked(tmp_path: Path, jobs: int, at_once: set[int]) -> None:
+    spans = [outcome.value for outcome in _run(tmp_path, *[(naps, 0.5)] * 4, jobs=jobs).values()]
+    assert max(sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans) in at_once
 
 
 def test_places_reach_the_parent(tmp_path: Path) -> None:

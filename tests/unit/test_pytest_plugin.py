@@ -36,6 +36,11 @@ def test_cases_are_items_that_k_selects(pytester: pytest.Pytester) -> None:
     assert (pytester.path / "report" / "results.json").is_file()
 
 
+def test_k_selects_what_runs_fused(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, "--conformance", "--conformance-engine", "fakes:good", "-k", "kernels and fp32")
+    result.assert_outcomes(passed=1)
+
+
 def test_a_failing_case_fails_with_verdict_reason_and_command(pytester: pytest.Pytester) -> None:
     result = _run(
         pytester,
@@ -43,7 +48,7 @@ def test_a_failing_case_fails_with_verdict_reason_and_command(pytester: pytest.P
         "--conformance-engine",
         "fakes:faulty",
         "-k",
-        "ltx-2.3 and all-guidance and fp32 and not odd",
+        "ltx-2.3 and one-stage-t2v and all-guidance and fp32 and not odd and not kernels",
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*FAIL: *finite*", "*re-run: conformance run 'ltx-2.3/one-stage-t2v/all-guidance@*"])
@@ -52,6 +57,25 @@ def test_a_failing_case_fails_with_verdict_reason_and_command(pytester: pytest.P
 
 def test_without_the_flag_nothing_is_collected(pytester: pytest.Pytester) -> None:
     assert _run(pytester).ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_a_foreign_folder_is_refused_for_every_case(pytester: pytest.Pytester) -> None:
+    (pytester.path / "report" / "cases").mkdir(parents=True)
+    (pytester.path / "report" / "cases" / "thesis.txt").write_text("years of work")
+    result = _run(pytester, "--conformance", "--conformance-engine", "fakes:good", "-k", "ltx-2.3 and cfg-batch2")
+    result.stdout.fnmatch_lines(["*--out report: is not empty and holds no run*"])
+    assert result.parseoutcomes().keys() == {"failed", "deselected"}
+    assert (pytester.path / "report" / "cases" / "thesis.txt").is_file()
+
+
+def test_workers_of_another_plugin_are_refused(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        workers="def pytest_addoption(parser): parser.addoption('--workers', dest='numprocesses', type=int)"
+    )
+    pytester.syspathinsert()
+    result = _run(pytester, "-p", "workers", "--workers", "2", "--conformance")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--conformance isolates its cases itself*"])
 
 
 def test_an_unknown_suite_is_a_usage_error(pytester: pytest.Pytester) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -167,6 +168,45 @@ def test_an_exact_pass_says_so_in_the_summary(document: Element) -> None:
     assert row.text == f"Pass, exact {EXACT_ID} reference 1 ≥ 0.95 ∞ ≥ 30 – – bit-equal 3.91 s"
 
 
+def test_the_latents_column_shows_its_limit_and_is_red_outside_it(document: Element) -> None:
+    row = next(row for row in document.all("tr") if row.all("a") and row.all("a")[0].text == FAIL_ID)
+    cell = row.all("td", cls="n")[-2]
+    assert (cell.text, "value-bad" in cell.attributes["class"]) == ("0.0117 ≤ 0.002", True)
+    heads = [head.text for head in document.all("table", cls="summary")[0].all("th")]
+    assert heads.count("Latents rel. L2") == 1
+    assert "Relative L2" not in heads
+
+
+def _with_frames(folder: Path, verdict: Verdict) -> Element:
+    """The card of a case of nine frames; those of index 3 are equal on both sides."""
+    case = make_results(folder).cases[2]
+    equal = {"max_abs_diff": 0.0}
+    frames = tuple(
+        replace(frame, metrics=equal, heat="") if frame.index == 3 or verdict is Verdict.PASS_EXACT else frame
+        for frame in case.frames
+    )
+    shown = frames if verdict is Verdict.PASS_EXACT else frames[3:4]
+    index = write_report(Results(run={}, cases=(replace(case, verdict=verdict, frames=shown),)), folder)
+    return parse(index.read_text(encoding="utf-8")).all("article")[0]
+
+
+def test_frames_that_are_equal_are_said_to_be_instead_of_a_black_picture(tmp_path: Path) -> None:
+    card = _with_frames(tmp_path, Verdict.FAIL)
+    panes = [(pane.all("figcaption")[0].text, len(pane.all("img"))) for pane in card.all("figure") if pane.all("a")]
+    assert panes == [("Candidate", 1), ("Reference", 1)]
+    assert "Difference equal: every pixel is the reference's" in card.text
+
+
+def test_an_exact_pass_carries_few_small_pictures_and_links_every_frame(tmp_path: Path) -> None:
+    card = _with_frames(tmp_path, Verdict.PASS_EXACT)
+    assert "First: frame 0, of 9 judged, all equal." in card.text
+    assert len(card.all("img")) == 4
+    strip = card.all("ol", cls="strip")[0]
+    assert [len(item.all("img")) for item in strip.all("li")] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert [len(item.all("a")) for item in strip.all("li")] == [1] * 9
+    assert all("worst" not in item.text for item in strip.all("li"))
+
+
 def test_a_run_without_cases_is_a_report_too(tmp_path: Path) -> None:
     index = write_report(Results(run={}, cases=()), tmp_path)
     assert "No case was asked for." in parse(index.read_text(encoding="utf-8")).text
@@ -183,3 +223,13 @@ def test_a_picture_outside_the_folder_is_not_read(tmp_path: Path, folder: Path) 
     page = parse(index.read_text(encoding="utf-8"))
     assert not page.all("img")
     assert page.text.count("file missing") == 3
+
+
+def test_a_frame_that_was_given_is_shown_but_not_counted_as_judged(tmp_path: Path) -> None:
+    results = make_results(tmp_path)
+    case = next(case for case in results.cases if case.id == FAIL_ID)
+    frames = (replace(case.frames[0], metrics={}), *case.frames[1:])
+    given = replace(results, cases=(replace(case, frames=frames),))
+    text = parse(write_report(given, tmp_path).read_text(encoding="utf-8")).text
+    assert f"of {len(frames) - 1} judged" in text
+    assert "frame 0 not judged" in text

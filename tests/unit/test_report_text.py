@@ -19,7 +19,7 @@ from conformance.results import MetricResult, Results, StepResult
 from conformance.verdicts import Verdict
 from reports import thumbs
 from reports.console import summary_table
-from reports.labels import limit_text, tap_words
+from reports.labels import brief_reason, limit_text, tap_words
 from reports.markdown import summary_md
 from reports.plots import step_plot
 from reports.text import duration, href, number, one_line, plain, visible
@@ -120,6 +120,22 @@ def test_the_worst_frame_is_the_one_behind_the_failed_metric(tmp_path: Path) -> 
     frames = (*case.frames[:3], replace(case.frames[3], metrics={"psnr": math.nan}))
     broken = {"psnr": MetricResult(value=math.nan, worst=math.nan, limit=30.0, ok=False)}
     assert worst_frame(replace(case, metrics=broken, frames=frames))[0].index == 3
+
+
+def test_a_reason_names_the_worst_two_limits_and_counts_the_rest() -> None:
+    metrics = {
+        name: MetricResult(value=9, worst=9, limit=1, ok=False) for name in ("ssim", "psnr", "clip", "tile_ssim")
+    }
+    metrics["max_abs_diff"] = MetricResult(value=0, worst=0, limit=1, ok=True)
+    case = replace(hostile_case(), metrics=metrics)
+    texts = [f"{name} is 9, not <= 1 (output 0 frame 3)" for name in ("clip", "psnr", "tile_ssim", "ssim")]
+    unmeasured = "limits on metrics that were not measured: nothing"
+    long = replace(case, reason="; ".join([*texts, unmeasured]))
+    assert brief_reason(long) == f"{texts[0]}; {texts[1]}; and 2 more, see the table; {unmeasured}"
+    for reason in ("; ".join(texts[:2]), "engine failed: a; b; c; d", "", unmeasured):
+        assert brief_reason(replace(case, reason=reason)) == reason
+    assert "and 2 more, see the table" in summary_md(Results(run={}, cases=(long,)))
+    assert all(text in Results(run={}, cases=(long,)).as_dict()["cases"][0]["reason"] for text in texts)
 
 
 def _points(svg: str, name: str) -> list[tuple[float, float]]:

@@ -46,6 +46,13 @@ def test_two_builds_are_equal_and_leave_the_random_state_alone(
     assert checkpoint.digests(tmp_path / "again") == checkpoint.digests(folders[model])
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_has_an_upsampler_beside_the_pipeline(model: str, folders: dict[str, Path]) -> None:
+    names = [name for name in tensors(folders[model]) if name.startswith("latent_upsampler/")]
+    assert any("blur_down.kernel" in name for name in names) == (model == "ltx-2")
+    assert "latent_upsampler" not in (folders[model] / checkpoint.INDEX).read_text()
+
+
 def test_models_share_no_weights(folders: dict[str, Path]) -> None:
     one, other = (checkpoint.digests(folders[model]) for model in MODELS)
     assert {name for name in one if one[name] == other[name]} == {"tokenizer", "scheduler"}

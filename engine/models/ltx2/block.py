@@ -20,7 +20,10 @@ from engine.models.ltx2.config import TransformerConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """What every block reads of one modality: text [B,S,W], adaLN head outputs [B,T|1,k*W], rotary tables."""
+    """What every block reads of one modality: text [B,S,W], adaLN head outputs [B,T|1,k*W], rotary tables.
+
+    attention: backend of every attention whose queries are of this modality.
+    """
 
     text: torch.Tensor
     ada: torch.Tensor
@@ -29,6 +32,7 @@ class Stream:
     ada_cross_gate: torch.Tensor
     rope: Rotary
     cross_rope: Rotary
+    attention: str
 
 
 def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -98,7 +102,8 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         shift, scale, gate = rows[:3]
         y = _modulate(rms_norm(x, self.eps), shift, scale)
-        return x + attention(y, query_rope=stream.rope, values_only=perturbed) * gate
+        out = attention(y, query_rope=stream.rope, values_only=perturbed, backend=stream.attention)
+        return x + out * gate
 
     def _text_attention(
         self,
@@ -111,10 +116,10 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         y = rms_norm(x, self.eps)
         if prompt_table is None or stream.ada_prompt is None:
-            return x + attention(y, stream.text, mask_BS=mask)
+            return x + attention(y, stream.text, mask_BS=mask, backend=stream.attention)
         shift, scale, gate = rows[6:]
         text = _modulate(stream.text, *modulation(prompt_table, stream.ada_prompt))
-        return x + attention(_modulate(y, shift, scale), text, mask_BS=mask) * gate
+        return x + attention(_modulate(y, shift, scale), text, mask_BS=mask, backend=stream.attention) * gate
 
     def _cross_attention(
         self, video: torch.Tensor, audio: torch.Tensor, video_stream: Stream, audio_stream: Stream
@@ -134,12 +139,14 @@ class Block(nn.Module):
             _modulate(a, a_a2v_shift, a_a2v_scale),
             query_rope=video_stream.cross_rope,
             key_rope=audio_stream.cross_rope,
+            backend=video_stream.attention,
         )
         v2a = self.video_to_audio_attn(
             _modulate(a, a_v2a_shift, a_v2a_scale),
             _modulate(v, v_v2a_shift, v_v2a_scale),
             query_rope=audio_stream.cross_rope,
             key_rope=video_stream.cross_rope,
+            backend=audio_stream.attention,
         )
         return video + a2v_gate * a2v, audio + v2a_gate * v2a
 

@@ -52,8 +52,8 @@ class ConnectorBlock(nn.Module):
         self.attn1 = Attention(width, width, heads, head_dim, gated=gated)
         self.ff = FeedForward(width)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor, rope: Rotary) -> torch.Tensor:
-        x = x + self.attn1(fused_rms_norm(x, _EPS), mask_BS=mask, query_rope=rope)
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None, rope: Rotary, backend: str) -> torch.Tensor:
+        x = x + self.attn1(fused_rms_norm(x, _EPS), mask_BS=mask, query_rope=rope, backend=backend)
         return x + self.ff(fused_rms_norm(x, _EPS))
 
 
@@ -83,10 +83,11 @@ class Connector(nn.Module):
             numerics=numerics,
             device=x.device,
         )
-        # every position is valid now; the mask of zeros only selects the masked attention kernel
-        mask = torch.zeros(x.shape[:2], dtype=x.dtype, device=x.device)
+        # every position is valid now; a mask of zeros only selects the masked attention kernel
+        masked = numerics.connector_mask == "zeros"
+        mask = torch.zeros(x.shape[:2], dtype=x.dtype, device=x.device) if masked else None
         for block in self.transformer_blocks:
-            x = block(x, mask, rope)
+            x = block(x, mask, rope, numerics.attention)
         return fused_rms_norm(x, _EPS)
 
     def _fill(self, x_BTF: torch.Tensor, valid_BT: torch.Tensor) -> torch.Tensor:

@@ -50,8 +50,8 @@ def video_bounds(
 
 
 def rounded(bounds: torch.Tensor, dtype: torch.dtype, numerics: Numerics) -> torch.Tensor:
-    """Float32 bounds with the values that ``numerics.positions_dtype`` leaves of them in a model of ``dtype``."""
-    return bounds.to(dtype).float() if numerics.positions_dtype == "model" else bounds
+    """Float32 bounds in the dtype that ``numerics.positions_dtype`` has them take part in a model of ``dtype``."""
+    return bounds.to(dtype) if numerics.positions_dtype == "model" else bounds
 
 
 def audio_bounds(tokens: int, batch: int, config: TransformerConfig, device: torch.device) -> torch.Tensor:

@@ -19,7 +19,8 @@ _OUT_EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInputs:
-    """One forward. States, text and mask in the model dtype; times and bounds in float32.
+    """One forward. States, text and mask in the model dtype; times in float32; bounds in float32 or the model dtype,
+    in which their middles and fractions are then computed.
 
     video, audio: packed state [B,T,C]. video_text, audio_text: connector outputs [B,S,·]. text_mask: 1 for
     valid text [B,S], or None. timestep, audio_timestep: noise level * 1000, [B] or per token [B,T].
@@ -89,6 +90,7 @@ class LTX2Transformer(nn.Module):
             ada_cross_gate=self.av_cross_attn_video_a2v_gate(video_cross * gate_factor, dtype)[0],
             rope=video_ropes[0],
             cross_rope=video_ropes[1],
+            attention=numerics.attention,
         )
         audio_stream = Stream(
             text=self.audio_caption_projection(inputs.audio_text) if project else inputs.audio_text,
@@ -98,6 +100,7 @@ class LTX2Transformer(nn.Module):
             ada_cross_gate=self.av_cross_attn_audio_v2a_gate(audio_cross * gate_factor, dtype)[0],
             rope=audio_ropes[0],
             cross_rope=audio_ropes[1],
+            attention=numerics.attention,
         )
         mask = None if inputs.text_mask is None else (1 - inputs.text_mask.to(dtype)) * -10000.0
         video, audio = self.proj_in(inputs.video), self.audio_proj_in(inputs.audio)

@@ -1,0 +1,79 @@
+"""Image conditioning: the picture, its encoding, and how the pipeline holds the given frame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from engine_reference import tiny_case, tiny_request
+
+from conformance.case import PICTURES, ImageCondition
+from conformance.errors import InputError
+from conformance.generator import Probe
+from conformance.inputs import draw_picture
+from engine import image
+from engine.generator import build
+from reference_impl.diffusers_ltx2 import build as build_reference
+from reference_impl.tiny.build import cached
+
+REQUEST = tiny_request(image=ImageCondition(picture="rings", crf=0), steps=2, sigmas=(1.0, 0.5))
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_use_the_range_and_differ_from_each_other(name: str) -> None:
+    picture = draw_picture(name, 96, 160)
+    assert (picture.shape, picture.dtype) == ((96, 160, 3), np.uint8)
+    assert picture.std() > 40
+    assert picture.min() == 0
+    assert picture.max() == 255
+    others = [draw_picture(other, 96, 160) for other in PICTURES if other != name]
+    assert all((picture != other).mean() > 0.3 for other in others)
+
+
+def test_an_unknown_picture_is_named() -> None:
+    with pytest.raises(InputError, match="'sunset'"):
+        draw_picture("sunset", 32, 32)
+
+
+def test_encoding_costs_quality_and_zero_costs_nothing() -> None:
+    picture = draw_picture("rings", 96, 160)
+    assert image.through_h264(picture, 0) is picture
+    errors = [np.abs(image.through_h264(picture, crf).astype(int) - picture).mean() for crf in (5, 33, 45)]
+    assert 0 < errors[0] < errors[1] < errors[2]
+
+
+def test_pixels_reach_the_ends_of_the_range_and_keep_their_places() -> None:
+    picture = np.zeros((2, 3, 3), np.uint8)
+    picture[0, 2] = (255, 51, 0)
+    pixels = image.to_model(picture, torch.float32, torch.device("cpu"))
+    assert pixels.shape == (1, 3, 1, 2, 3)
+    torch.testing.assert_close(pixels[0, :, 0, 0, 2], torch.tensor([1.0, -0.6, -1.0]))
+    assert (pixels[0, :, 0, 1] == -1).all()
+
+
+@pytest.mark.parametrize("crf", [0, 33])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("model", ["ltx-2", "ltx-2.3"])
+def test_bitwise_equal_to_the_image_to_video_pipeline(model: str, dtype: str, crf: int) -> None:
+    request = replace(REQUEST, image=ImageCondition(picture="rings", crf=crf))
+    case = replace(tiny_case(model, dtype, request), pipeline="one-stage-ti2v")
+    traces = []
+    for factory in (build, build_reference):
+        probe = Probe()
+        factory(cached(model), "cpu").generate(case, probe)
+        traces.append({name: tap.sha256 for name, tap in probe.trace.items()})
+    assert traces[0] == traces[1]
+    assert {"image/pixels", "image/latents"} <= traces[0].keys()
+
+
+def test_the_given_frame_is_held_and_the_rest_is_not() -> None:
+    probe = Probe(depth="step")
+    case = replace(tiny_case("ltx-2.3", "fp32", REQUEST), pipeline="one-stage-ti2v")
+    build(cached("ltx-2.3"), "cpu").generate(case, probe)
+    given = probe.tensors["image/latents"]
+    for name in ("step.000/latents/video", "step.001/latents/video", "latents/final/video"):
+        assert torch.equal(probe.tensors[name][0, : len(given)], given), name
+    first, last = probe.tensors["step.000/latents/video"], probe.tensors["latents/final/video"]
+    assert not torch.isclose(first[0, len(given) :], last[0, len(given) :]).any(dim=-1).all()
