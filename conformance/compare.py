@@ -204,9 +204,14 @@ def _excess(value: float, limit: float) -> float:
 
 
 def _short(value: float, beside: float | None = None) -> str:
-    """Six digits, or as many as tell ``value`` from the number ``beside`` it."""
-    text = f"{value:.6g}"
-    return repr(float(value)) if beside is not None and text == f"{beside:.6g}" else text
+    """Six digits, or as many as tell ``value`` from the number ``beside`` it; near 1 the distance from it."""
+    text = _digits(value)
+    return repr(float(value)) if beside is not None and text == _digits(beside) else text
+
+
+def _digits(value: float) -> str:
+    gap = abs(1 - value)
+    return f"1 {'-' if value < 1 else '+'} {gap:.3g}" if 0 < gap < 1e-5 else f"{value:.6g}"
 
 
 def _some(places: list[str], shown: int = 3) -> str:

@@ -311,3 +311,10 @@ def test_a_given_frame_is_not_measured() -> None:
     bad_output = changed(base, frames=base.frames.copy())
     bad_output.frames[1, 1] ^= 64
     assert compare(bad_output, base, limits=limits, given_frames=(0,)).verdict == Verdict.FAIL
+
+
+def test_a_limit_just_below_one_does_not_read_as_one() -> None:
+    base = sample()
+    reason = compare(with_noise(base, 3), base, limits={"ssim": 1 - 2.5e-7}).reason
+    assert "not >= 1 - 2.5e-07" in reason
+    assert "ssim is 0." in reason
