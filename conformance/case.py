@@ -194,10 +194,6 @@ class Layout(_Checked):
         return cls(**sizes)
 
     @property
-    def world_size(self) -> int:
-        return self.tp * self.cfg * self.ulysses * self.ring
-
-    @property
     def name(self) -> str:
         axes = (("cfg", self.cfg), ("ulysses", self.ulysses), ("ring", self.ring), ("tp", self.tp))
         return "-".join(f"{axis}{size}" for axis, size in axes if size > 1) or "single"

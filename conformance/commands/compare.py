@@ -6,12 +6,12 @@ import argparse
 import math
 
 import thresholds
-from conformance.commands.output import check_writable, write_json_option
+from conformance.commands.output import check_writable
+from conformance.commands.show import check_targets, show
 from conformance.compare_paths import compare_paths
 from conformance.errors import InputError, bad_field
 from conformance.metrics import REGISTRY
 from conformance.metrics.clip import ClipScorer
-from reports.console import summary_table
 from reports.render import write_report
 
 
@@ -41,7 +41,7 @@ def _limits(options: argparse.Namespace) -> dict[str, float] | None:
 
 
 def main(options: argparse.Namespace) -> int:
-    check_writable("--json", None if options.json == "-" else options.json)
+    check_targets(options)
     check_writable("--out", options.out / "index.html")
     results = compare_paths(
         options.a,
@@ -52,8 +52,5 @@ def main(options: argparse.Namespace) -> int:
         name=f"{options.a.name}-vs-{options.b.name}",
         exclude=tuple(options.exclude),
     )
-    index = write_report(results, options.out)
-    if not write_json_option(options.json, results.as_dict()):
-        print(summary_table(results))
-        print(f"\nreport: {index.resolve()}")
-    return results.exit_code
+    write_report(results, options.out)
+    return show(results, options)

@@ -9,12 +9,12 @@ import time
 from collections.abc import Sequence
 
 from conformance.case import Case
-from conformance.commands.output import check_writable, progress, write_json_option
+from conformance.commands.output import progress
+from conformance.commands.show import check_targets, show
 from conformance.matrix import all_cases, parse_shard, select, shard
 from conformance.results import Results
 from conformance.runner import Options, collect, make_jobs, open_out, run_jobs
 from conformance.verdicts import EXIT_OK, exit_code
-from reports.console import summary_table
 from reports.labels import brief_reason
 from reports.render import write_report
 from reports.text import one_line
@@ -22,8 +22,7 @@ from reports.text import one_line
 
 def execute(options: argparse.Namespace) -> Results:
     """Run what the command line asks for and write the report; returns the results."""
-    check_writable("--json", None if options.json == "-" else options.json)
-    check_writable("--junit", options.junit)
+    check_targets(options)
     cases = select(all_cases(), options.cases, options.suite)
     if options.shard:
         cases = shard(cases, *parse_shard(options.shard))
@@ -64,11 +63,4 @@ def _execute(cases: Sequence[Case], run: Options, started: float) -> Results:
 
 
 def main(options: argparse.Namespace) -> int:
-    results = execute(options)
-    if options.junit:
-        options.junit.parent.mkdir(parents=True, exist_ok=True)
-        options.junit.write_bytes((options.out / "junit.xml").read_bytes())
-    if not write_json_option(options.json, results.as_dict()):
-        print(summary_table(results))
-        print(f"\nreport: {(options.out / 'index.html').resolve()}")
-    return results.exit_code
+    return show(execute(options), options)
