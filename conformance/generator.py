@@ -19,6 +19,11 @@ Tap names, the same in every generator (that is what makes a first divergence fi
 ``latents/decode/{video,audio}``        denormalised, unpacked, as the decoders receive it
 ``vae/frames`` ``audio/waveform``       decoder outputs
 ====================================== ==================================================================
+
+In a two-stage pipeline ``noise``, ``image``, ``sigmas``, ``positions``, ``step`` and ``latents/final`` stand behind
+``stage.1/`` and ``stage.2/``; between them are ``upsample/input`` and ``upsample/output``, unpacked latents as the
+upsampler gets and gives them, and ``stage.2/start/{video,audio}``, packed, before noise is added.
+A res2s step evaluates the model twice: the second time is ``step.NNN.mid/...``.
 """
 
 from __future__ import annotations
@@ -81,6 +86,11 @@ class Tap:
         )
 
 
+def step_tap(step: int, *, mid: bool = False) -> str:
+    """``step.003``, or ``step.003.mid`` for the second evaluation of a second-order step."""
+    return f"step.{step:03d}.mid" if mid else f"step.{step:03d}"
+
+
 class Probe:
     """Collects taps in the order they happen. A name is recorded once; a second time is a bug in the generator.
 
@@ -97,9 +107,20 @@ class Probe:
         self.trace: dict[str, Tap] = {}
         self.tensors: dict[str, torch.Tensor] = {}
         self._forward: tuple[str, tuple[str, ...]] | None = None
+        self._scope = ""
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Everything recorded inside stands behind ``name/``."""
+        outer, self._scope = self._scope, f"{self._scope}{name}/"
+        try:
+            yield
+        finally:
+            self._scope = outer
 
     def tap(self, name: str, tensor: torch.Tensor) -> None:
         """Record ``tensor`` under ``name``. ValueError when the name was recorded before."""
+        name = self._scope + name
         if name in self.trace:
             raise ValueError(f"tap {name!r} was recorded twice")
         self.trace[name] = Tap.of(tensor)
@@ -108,9 +129,12 @@ class Probe:
         self.on_tap(name)
 
     @contextmanager
-    def forward(self, step: int, branches: Sequence[str]) -> Iterator[None]:
-        """One forward of the DiT whose batch is the branches one after the other, equal shares each."""
-        self._forward = (f"step.{step:03d}", tuple(branches))
+    def forward(self, step: str, branches: Sequence[str]) -> Iterator[None]:
+        """One forward of the DiT whose batch is the branches one after the other, equal shares each.
+
+        step: its tap, see :func:`step_tap`.
+        """
+        self._forward = (step, tuple(branches))
         try:
             yield
         finally:
@@ -162,9 +186,12 @@ HANDSHAKE = (
     "audio_tokens",
     "guidance",
     "stg_blocks",
+    "skip_v2a",
     "dtype",
+    "quantization",
     "noise",
     "image",
+    "second_stage",
     "embeds",
     "weights",
 )

@@ -5,20 +5,40 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from conformance.case import ImageCondition
 from conformance.errors import bad_field
 
 
-def draw_noise(
-    seed: int, video_BCFHW: tuple[int, ...], audio_BCLM: tuple[int, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Initial noise, unpacked, fp32: one CPU generator seeded with ``seed``, video drawn before audio.
+def noise_generator(seed: int) -> torch.Generator:
+    """Where the noise of a request comes from, all its stages one after the other.
 
     Always on the CPU: a CUDA generator is another stream, and the case must mean the same on every device.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def draw_noise(
+    generator: torch.Generator, video_BCFHW: tuple[int, ...], audio_BCLM: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise of one stage, unpacked, fp32, video drawn before audio."""
     video = torch.randn(video_BCFHW, generator=generator, dtype=torch.float32)
     audio = torch.randn(audio_BCLM, generator=generator, dtype=torch.float32)
     return video, audio
+
+
+# Seeds of what the res2s sampler injects after a step and after its half, in every stage and whatever the request's
+# seed (ltx-pipelines 1.0.0, utils/samplers.py)
+STEP_SEED, HALF_STEP_SEED = -1, 9999
+
+
+def draw_injected(generator: torch.Generator, shape_BTC: tuple[int, ...]) -> torch.Tensor:
+    """Noise that a sampler injects into a packed state, float64, as drawn. On the CPU, as above."""
+    return torch.randn(shape_BTC, generator=generator, dtype=torch.float64)
+
+
+def read_picture(image: ImageCondition) -> np.ndarray:
+    """The conditioning image of a request at its own size, uint8 [H,W,3]. InputError when there is no such picture."""
+    return draw_picture(image.picture, image.height, image.width)
 
 
 def draw_picture(name: str, height: int, width: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from conformance import checkpoint as checkpoints
 from conformance.case import Case, Request
 from conformance.errors import InputError, UnsupportedCase, bad_field
 from conformance.generator import Probe, Sample, tensor_digest
-from conformance.inputs import draw_noise, draw_picture
+from conformance.inputs import draw_noise, noise_generator, read_picture
 from engine import components, image, numerics, picks
 from engine.frames import to_bytes
 from engine.models.ltx2 import weights
@@ -78,7 +78,7 @@ class Engine:
         return sample
 
     def _generate(self, case: Case, probe: Probe) -> Sample:
-        request, rounding = case.request, numerics.preset(case.numerics)
+        request, rounding = case.request, numerics.resolve(case)
         loaded = self._load(_DTYPES[case.dtype])
         config, parts = loaded.transformer.config, loaded.parts
         if config.model != case.model:
@@ -98,7 +98,9 @@ class Engine:
             num_frames=request.num_frames,
             frame_rate=request.frame_rate,
         )
-        noise = one_stage.pack_noise(*draw_noise(request.seed, sizes.video, sizes.audio), rounding, probe)
+        noise = one_stage.pack_noise(
+            *draw_noise(noise_generator(request.seed), sizes.video, sizes.audio), rounding, probe
+        )
         tokens = {stream: state.shape[1] for stream, state in noise.items()}
         if request.sigmas is None:
             curve = ScheduleConfig.load(self._folder / "scheduler")
@@ -139,7 +141,7 @@ class Engine:
         """The given first frame as the video VAE takes it, or None."""
         if request.image is None:
             return None
-        picture = draw_picture(request.image.picture, request.height, request.width)
+        picture = read_picture(request.image)
         pixels = image.to_model(image.through_h264(picture, request.image.crf), parts.vae.dtype, self._device)
         probe.tap("image/pixels", pixels)
         return pixels
@@ -184,6 +186,9 @@ class Engine:
             "guidance": {"video": asdict(request.video_guidance), "audio": asdict(request.audio_guidance)},
             "stg_blocks": list(request.stg_blocks),
             "dtype": case.dtype,
+            "skip_v2a": request.skip_v2a,
+            "quantization": "none",
+            "second_stage": None,
             "image": None if pixels is None else tensor_digest(pixels),
             "noise": {stream: tensor_digest(state) for stream, state in noise.items()},
             "embeds": {name: tensor_digest(text.embeds) for name, text in states.items() if text.embeds is not None},

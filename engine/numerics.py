@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
+from conformance.case import Case
 from conformance.errors import bad_field
 
 Dtype = Literal["float32", "model"]
+Wide = Literal["float64", "float32"]
+WideOrModel = Literal["float64", "model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +34,32 @@ class Numerics:
     text_mask: text cross attention of the DiT gets an additive mask of ``zeros``, or ``none``. Every position is
         valid after the connectors; the choice selects the attention kernel.
     connector_mask: the same for self attention in the connectors, where registers have taken the place of pads.
+    connector_batch: the connectors run once per prompt (``separate``), or once for both (``pair``).
+    feature_rms_dtype: dtype in which LTX-2.3 normalises the text encoder's states.
+    qk_norm: query and key norms round once, after the weight, or also before it (``rounded-twice``).
+    stg: a block that STG perturbs has the ``values`` in place of its self attention, or ``zeros``.
+    autocast: the DiT runs as it is (``off``), or under torch's autocast to the ``model`` dtype, which computes norms
+        and sums in float32. Nothing where that dtype is float32.
     attention: kernel of every attention in the DiT and the connectors, ``sdpa`` being torch's own choice
         (``engine.backends``). On CUDA ``flash`` and ``fa3`` take no mask: they want both masks ``none``.
     cfg_batch: ``pair`` runs [uncond; cond] as one batch, ``sequential`` runs cond, then uncond.
     token_memory: the packed video state is a strided ``view`` of the unpacked noise, channels slowest, or a
         contiguous ``copy``. A matrix product of a strided operand can take another path, with other last bits in bf16.
-    latent_dtype: dtype of the state, of each branch's x0, of the guided x0 and of the Euler velocity.
+    latent_dtype: dtype of the state between steps.
+    x0_dtype: dtype that each branch's x0 and the guided x0 are rounded to.
+    velocity_dtype: dtype that the velocity of an Euler step is rounded to.
     guider_dtype: dtype in which branches are combined and rescaled.
     av_timestep: the audio-video adaLN heads of a modality read the ``cross`` modality's noise level or their
-        ``own`` timestep. Equal numbers while both modalities share one level.
+        ``own`` timestep; or their scale and shift the own and their gate the other (``own-cross-gate``). Equal numbers
+        while both modalities share one level.
+    given_tokens: a given frame is put back after every step (``restored``), its x0 having been estimated at the step's
+        noise level; or it has a noise level of its own, the mask's share of the step's, and its x0 is blended with the
+        clean latents by the mask (``blended``).
+    image_fit: a picture of another size is resized to the clip's by Lanczos (``stretched``), or bilinearly until it
+        covers the clip, then cut at the centre (``cropped``).
+    noiser: noise is added with ``weighted`` sums in float32; with the mask's share of the noise level as weight
+        (``masked``), in the state's dtype; or by two float32 interpolations, to the noise and from the clean latents by
+        the mask (``lerp``).
     rescale: guidance rescale with the standard deviation of each sample and two products (``per-sample``), or
         of the whole tensor folded into one factor (``whole-tensor``).
     audio_denormal_dtype: dtype in which the statistics are applied to the final audio state before its decoder.
@@ -50,8 +70,18 @@ class Numerics:
     schedule_shift: the shift divides by its denominator (``quotient``), or multiplies by the rounded ``reciprocal``.
     vocoder_dtype: dtype the bandwidth-extending vocoder (LTX-2.3) computes in, on weights of the model dtype; the
         LTX-2 vocoder always computes in the model dtype.
+    vocoder_clamp: the 16 kHz stage of that vocoder is ``free``, or ``clamped`` to [-1, 1].
     resampler_dtype: dtype the taps of that vocoder's resampling filter are made in, ``model`` being the one the
         vocoder computes in, to which they are then rounded.
+    lora_delta_dtype: dtype in which a LoRA's product is computed, before it is rounded and added to the weights.
+    upsample_dtype: dtype in which the statistics are taken off the latents before they are upsampled.
+    audio_handoff: the second stage gets the first one's audio state as it is (``direct``), or after its statistics were
+        applied and taken off again (``round-trip``).
+    audio_stage: the audio of the ``second`` stage is decoded, or that of the ``first``.
+    sde_noise_dtype: dtype of the noise that res2s injects, drawn in float64.
+    sde_levels_dtype: dtype of the noise levels by which res2s mixes in the noise after a whole step.
+    res2s_coefficients: dtype of the second-order coefficients.
+    midpoint_dtype: the second evaluation of a res2s step and its x0 read the midpoint in this dtype.
     """
 
     rope_grid_dtype: Literal["float64", "float32"]
@@ -60,12 +90,22 @@ class Numerics:
     timestep_shape: Literal["batch", "token"]
     text_mask: Literal["zeros", "none"]
     connector_mask: Literal["zeros", "none"]
+    connector_batch: Literal["separate", "pair"]
+    feature_rms_dtype: Dtype
+    qk_norm: Literal["rounded-once", "rounded-twice"]
+    stg: Literal["values", "zeros"]
+    autocast: Literal["off", "model"]
     attention: Literal["sdpa", "math", "flash", "efficient", "cudnn", "fa3"]
     cfg_batch: Literal["pair", "sequential"]
     token_memory: Literal["view", "copy"]
     latent_dtype: Dtype
+    x0_dtype: Dtype
+    velocity_dtype: Dtype
     guider_dtype: Dtype
-    av_timestep: Literal["cross", "own"]
+    av_timestep: Literal["cross", "own", "own-cross-gate"]
+    given_tokens: Literal["restored", "blended"]
+    image_fit: Literal["stretched", "cropped"]
+    noiser: Literal["weighted", "masked", "lerp"]
     rescale: Literal["per-sample", "whole-tensor"]
     audio_denormal_dtype: Dtype
     frame_bytes: Literal["rounded", "truncated"]
@@ -73,7 +113,16 @@ class Numerics:
     schedule_grid: Literal["float64", "float32"]
     schedule_shift: Literal["quotient", "reciprocal"]
     vocoder_dtype: Dtype
+    vocoder_clamp: Literal["free", "clamped"]
     resampler_dtype: Dtype
+    lora_delta_dtype: Dtype
+    upsample_dtype: Dtype
+    audio_handoff: Literal["direct", "round-trip"]
+    audio_stage: Literal["first", "second"]
+    sde_noise_dtype: WideOrModel
+    sde_levels_dtype: Wide
+    res2s_coefficients: Wide
+    midpoint_dtype: WideOrModel
 
     def __post_init__(self) -> None:
         allowed = choices()
@@ -91,12 +140,22 @@ class Numerics:
             timestep_shape="batch",
             text_mask="zeros",
             connector_mask="zeros",
+            connector_batch="separate",
+            feature_rms_dtype="model",
+            qk_norm="rounded-once",
+            stg="values",
+            autocast="off",
             attention="sdpa",
             cfg_batch="pair",
             token_memory="view",
             latent_dtype="float32",
+            x0_dtype="float32",
+            velocity_dtype="float32",
             guider_dtype="float32",
             av_timestep="cross",
+            given_tokens="restored",
+            image_fit="stretched",
+            noiser="weighted",
             rescale="per-sample",
             audio_denormal_dtype="float32",
             frame_bytes="rounded",
@@ -104,7 +163,16 @@ class Numerics:
             schedule_grid="float64",
             schedule_shift="quotient",
             vocoder_dtype="model",
+            vocoder_clamp="free",
             resampler_dtype="model",
+            lora_delta_dtype="float32",
+            upsample_dtype="float32",
+            audio_handoff="round-trip",
+            audio_stage="second",
+            sde_noise_dtype="float64",
+            sde_levels_dtype="float32",
+            res2s_coefficients="float64",
+            midpoint_dtype="model",
         )
 
     @classmethod
@@ -117,12 +185,22 @@ class Numerics:
             timestep_shape="token",
             text_mask="none",
             connector_mask="zeros",
+            connector_batch="separate",
+            feature_rms_dtype="model",
+            qk_norm="rounded-once",
+            stg="values",
+            autocast="off",
             attention="sdpa",
             cfg_batch="sequential",
             token_memory="copy",
             latent_dtype="model",
+            x0_dtype="model",
+            velocity_dtype="model",
             guider_dtype="model",
             av_timestep="cross",
+            given_tokens="blended",
+            image_fit="cropped",
+            noiser="masked",
             rescale="whole-tensor",
             audio_denormal_dtype="model",
             frame_bytes="truncated",
@@ -130,13 +208,36 @@ class Numerics:
             schedule_grid="float32",
             schedule_shift="reciprocal",
             vocoder_dtype="model",
+            vocoder_clamp="clamped",
             resampler_dtype="float32",
+            lora_delta_dtype="model",
+            upsample_dtype="model",
+            audio_handoff="direct",
+            audio_stage="second",
+            sde_noise_dtype="float64",
+            sde_levels_dtype="float32",
+            res2s_coefficients="float64",
+            midpoint_dtype="model",
+        )
+
+    @classmethod
+    def official_1_2_0(cls) -> Numerics:
+        """What ``ltx-core`` and ``ltx-pipelines`` 1.2.0 (2026-08) do."""
+        return replace(
+            cls.official_1_0_0(),
+            positions_dtype="float32",
+            guider_dtype="float32",
+            av_timestep="own-cross-gate",
+            noiser="lerp",
+            vocoder_dtype="float32",
+            audio_stage="first",
         )
 
 
 PRESETS: dict[str, Callable[[], Numerics]] = {
     "diffusers": Numerics.diffusers,
     "official-1.0.0": Numerics.official_1_0_0,
+    "official-1.2.0": Numerics.official_1_2_0,
 }
 
 
@@ -150,3 +251,13 @@ def preset(name: str) -> Numerics:
     if name not in PRESETS:
         raise bad_field("numerics", "preset", name, f"one of {sorted(PRESETS)}")
     return PRESETS[name]()
+
+
+def resolve(case: Case) -> Numerics:
+    """The preset of a case with its overrides. InputError names an unknown preset, field or value."""
+    known = choices()
+    for override in case.overrides:
+        if override.field not in known:
+            raise bad_field("numerics", "override", override.field, f"one of the fields {sorted(known)}")
+    changes: dict[str, Any] = {override.field: override.value for override in case.overrides}
+    return replace(preset(case.numerics), **changes)

@@ -22,7 +22,7 @@ from conformance import checkpoint  # noqa: E402
 from conformance.case import Case, Request  # noqa: E402
 from conformance.errors import InputError, UnsupportedCase, bad_field  # noqa: E402
 from conformance.generator import Probe, Sample, tensor_digest  # noqa: E402
-from conformance.inputs import draw_noise, draw_picture  # noqa: E402
+from conformance.inputs import draw_noise, noise_generator, read_picture  # noqa: E402
 from reference_impl.diffusers_load import DTYPES, load  # noqa: E402
 from reference_impl.diffusers_taps import (  # noqa: E402
     Recording,
@@ -167,7 +167,7 @@ def noise(pipeline: Traced, request: Request) -> dict[str, torch.Tensor]:
     mels = audio.mel_bins // pipeline.audio_vae_mel_compression_ratio
     channels = pipeline.transformer.config.in_channels
     video_BCFHW, audio_BCLM = draw_noise(
-        request.seed,
+        noise_generator(request.seed),
         (outputs, channels, frames, request.height // ratio, request.width // ratio),
         (outputs, audio.latent_channels, length, mels),
     )
@@ -190,7 +190,7 @@ def arguments(request: Request) -> dict[str, Any]:
     )
     image = {}
     if request.image is not None:
-        picture = draw_picture(request.image.picture, request.height, request.width)
+        picture = read_picture(request.image)
         image = {"image": PIL.Image.fromarray(picture), "image_crf": request.image.crf}
     return absent | {
         **scales,
@@ -242,6 +242,9 @@ def resolved(pipeline: Traced, run: Recording, frames_shape: tuple[int, ...]) ->
         },
         "stg_blocks": list(run.stg_blocks),
         "dtype": dtypes[pipeline.transformer.dtype],
+        "skip_v2a": False,
+        "quantization": "none",
+        "second_stage": None,
         "image": None if run.pixels is None else tensor_digest(run.pixels),
         "noise": {stream: run.probe.trace[f"noise/{stream}"].sha256 for stream in ("video", "audio")},
         "embeds": {sign: tensor_digest(embeds) for sign, embeds in run.embeds.items()},

@@ -18,7 +18,7 @@ import torch  # noqa: E402
 from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline  # noqa: E402
 from diffusers.pipelines.ltx2.pipeline_ltx2_image2video import LTX2ImageToVideoPipeline  # noqa: E402
 
-from conformance.generator import BLOCK_TAPS, Probe  # noqa: E402
+from conformance.generator import BLOCK_TAPS, Probe, step_tap  # noqa: E402
 
 STREAMS = ("video", "audio")
 
@@ -166,7 +166,7 @@ def record(pipeline: Traced, probe: Probe, noise: dict[str, torch.Tensor]) -> It
             if branches == ("stg",):
                 run.stg_blocks = tuple(kwargs["spatio_temporal_guidance_blocks"])
             run.frame_rate, run.use_cross_timestep = kwargs["fps"], kwargs["use_cross_timestep"]
-            forward.enter_context(probe.forward(run.step, branches))
+            forward.enter_context(probe.forward(step_tap(run.step), branches))
 
         def leave(module: torch.nn.Module, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
             for stream, velocity in zip(STREAMS, output, strict=True):

@@ -49,7 +49,9 @@ def _base() -> Request:
         video_guidance=OFF,
         audio_guidance=OFF,
         stg_blocks=(),
+        skip_v2a=False,
         image=None,
+        second=None,
     )
 
 
@@ -69,14 +71,18 @@ def _all_guidance(request: Request) -> Request:
     )
 
 
+def _picture(name: str, height: int, width: int, *, crf: int) -> ImageCondition:
+    return ImageCondition(picture=name, height=height, width=width, crf=crf, strength=1.0)
+
+
 def _image_variants() -> Iterator[tuple[str, Request]]:
     """Image-conditioned: the first frame is given, clean and encoded as in training."""
-    base = replace(_base(), num_frames=9, image=ImageCondition(picture="blocks", crf=0))
+    base = replace(_base(), num_frames=9, image=_picture("blocks", 128, 192, crf=0))
     yield "unguided", base
     yield "all-guidance", _all_guidance(base)
     yield (
         "cfg-crf33-odd",
-        replace(_cfg(base), height=96, width=160, num_frames=17, image=ImageCondition(picture="rings", crf=33)),
+        replace(_cfg(base), height=96, width=160, num_frames=17, image=_picture("rings", 96, 160, crf=33)),
     )
 
 
@@ -136,7 +142,9 @@ def _plain() -> Iterator[Case]:
                     variant=variant,
                     layout=Layout.single(),
                     numerics="diffusers",
+                    overrides=(),
                     dtype=dtype,
+                    quantization="checkpoint",
                     kernels="off",
                     checkpoint="tiny",
                     request=request,

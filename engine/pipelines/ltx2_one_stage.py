@@ -12,7 +12,7 @@ import torch
 
 from conformance.case import Request
 from conformance.errors import InputError, bad_field
-from conformance.generator import Probe
+from conformance.generator import Probe, step_tap
 from engine.models.ltx2 import positions
 from engine.models.ltx2.connectors import LTX2Connectors
 from engine.models.ltx2.transformer import LTX2Transformer, ModelInputs
@@ -119,7 +119,7 @@ class _Loop:
         )
 
     def velocities(
-        self, step: int, state: Mapping[str, torch.Tensor], sigma: torch.Tensor
+        self, step: str, state: Mapping[str, torch.Tensor], sigma: torch.Tensor
     ) -> dict[str, dict[str, torch.Tensor]]:
         """Model output [B,T,C] by stream and branch."""
         out: dict[str, dict[str, torch.Tensor]] = {stream: {} for stream in STREAMS}
@@ -159,7 +159,10 @@ def sample(
     if guidance.uses_cfg(request) and "neg" not in text:
         raise InputError("ltx2 one-stage: text of prompt 'neg' is missing; expected it when a cfg scale is above 1")
     dtype, device = model.proj_in.weight.dtype, model.proj_in.weight.device
-    state_dtype = dtype if numerics.latent_dtype == "model" else torch.float32
+    state_dtype, x0_dtype, velocity_dtype = (
+        dtype if choice == "model" else torch.float32
+        for choice in (numerics.latent_dtype, numerics.x0_dtype, numerics.velocity_dtype)
+    )
     batch = latents.video[0]
     video = positions.video_bounds(latents.video[2:], request.frame_rate, batch, model.config, device)
     bounds = {
@@ -188,16 +191,16 @@ def sample(
     levels = sigmas.to(device)
     with block_taps(model.transformer_blocks, probe):
         for index in range(len(levels) - 1):
-            now, later = levels[index], levels[index + 1]
+            now, later, step = levels[index], levels[index + 1], step_tap(index)
             for stream in STREAMS:
-                probe.tap(f"step.{index:03d}/latents/{stream}", state[stream])
-            velocity = loop.velocities(index, state, now)
+                probe.tap(f"{step}/latents/{stream}", state[stream])
+            velocity = loop.velocities(step, state, now)
             for stream in STREAMS:
                 x = state[stream]
-                x0 = {name: euler.to_x0(x, v, now, state_dtype) for name, v in velocity[stream].items()}
+                x0 = {name: euler.to_x0(x, v, now, x0_dtype) for name, v in velocity[stream].items()}
                 guided = guidance.combine(x0, scales[stream], numerics, dtype)
-                probe.tap(f"step.{index:03d}/guided_x0/{stream}", guided)
-                slope = euler.to_velocity(x, guided, now, state_dtype)
+                probe.tap(f"{step}/guided_x0/{stream}", guided)
+                slope = euler.to_velocity(x, guided, now, velocity_dtype)
                 state[stream] = euler.step(x, slope, now, later, state_dtype)
             if first_BCFHW is not None:
                 state["video"] = with_first(clean, state["video"], latents, numerics)

@@ -18,7 +18,7 @@ from conformance import checkpoint
 from conformance.case import Case, Guidance, Request
 from conformance.errors import InputError, ReferenceMissing, UnsupportedCase, bad_field
 from conformance.generator import Probe, Sample, tensor_digest
-from conformance.inputs import draw_noise
+from conformance.inputs import draw_noise, noise_generator
 from reference_impl.official import packages
 from reference_impl.official.config import model_version
 from reference_impl.official.load import DTYPES, Modules, load
@@ -125,7 +125,7 @@ def _noise(request: Request, modules: Modules) -> dict[str, torch.Tensor]:
     pixels = _pixels(request)
     video = VideoLatentShape.from_pixel_shape(pixels).to_torch_shape()
     audio = AudioLatentShape.from_video_pixel_shape(pixels).to_torch_shape()
-    unpacked = draw_noise(request.seed, tuple(video), tuple(audio))
+    unpacked = draw_noise(noise_generator(request.seed), tuple(video), tuple(audio))
     patchifiers = (VideoLatentPatchifier(patch_size=1), AudioPatchifier(patch_size=1))
     return {
         stream: patchifier.patchify(noise).contiguous()
@@ -241,6 +241,9 @@ def _resolved(case: Case, noise: dict[str, torch.Tensor], sigmas: torch.Tensor, 
         "stg_blocks": list(request.stg_blocks),
         "dtype": case.dtype,
         "noise": {stream: tensor_digest(state) for stream, state in noise.items()},
+        "skip_v2a": False,
+        "quantization": "none",
+        "second_stage": None,
         "image": None,
         "embeds": {sign: probe.trace[f"text/{sign}/embeds"].sha256 for sign in signs},
         "batch": 1,

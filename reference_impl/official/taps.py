@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from conformance.generator import BLOCK_TAPS, Probe
+from conformance.generator import BLOCK_TAPS, Probe, step_tap
 from reference_impl.official.load import Modules
 
 STREAMS = ("video", "audio")
@@ -64,7 +64,7 @@ def record(modules: Modules, probe: Probe, negative: torch.Tensor | None) -> Ite
                 if step == 0:
                     probe.tap(f"positions/{stream}", modality.positions.float())
                 probe.tap(f"step.{step:03d}/latents/{stream}", modality.latent)
-        forward.append(probe.forward(step, (branch,)))
+        forward.append(probe.forward(step_tap(step), (branch,)))
         forward[-1].__enter__()
 
     def leave(module: Any, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:

@@ -120,7 +120,9 @@ def tiny_request(**changes: Any) -> Request:
         "video_guidance": OFF,
         "audio_guidance": OFF,
         "stg_blocks": (),
+        "skip_v2a": False,
         "image": None,
+        "second": None,
     }
     return Request(**(values | changes))
 
@@ -132,7 +134,9 @@ def tiny_case(model: str, dtype: str, request: Request, **changes: Any) -> Case:
         "variant": "unit",
         "layout": Layout.single(),
         "numerics": "diffusers",
+        "overrides": (),
         "dtype": dtype,
+        "quantization": "checkpoint",
         "kernels": "off",
         "checkpoint": "tiny",
         "request": request,

@@ -20,7 +20,7 @@ import torch
 from conformance.case import Case
 from conformance.errors import UnsupportedCase
 from conformance.generator import Generator, Probe, Sample, tensor_digest
-from conformance.inputs import draw_noise
+from conformance.inputs import draw_noise, noise_generator
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Fake:
     def generate(self, case: Case, probe: Probe) -> Sample:
         request = case.request
         batch = len(request.prompts)
-        video, audio = draw_noise(request.seed, (batch, 4, 3, 2, 2), (batch, 2, 5, 4))
+        video, audio = draw_noise(noise_generator(request.seed), (batch, 4, 3, 2, 2), (batch, 2, 5, 4))
         for name, noise in (("video", video), ("audio", audio)):
             probe.tap(f"noise/{name}", noise)
             for step in range(request.steps):
@@ -60,7 +60,10 @@ class Fake:
                     "audio": request.audio_guidance.as_dict(),
                 },
                 "stg_blocks": list(request.stg_blocks),
+                "skip_v2a": request.skip_v2a,
                 "dtype": case.dtype,
+                "quantization": "none",
+                "second_stage": None,
                 "image": None,
                 "noise": {"video": tensor_digest(video), "audio": tensor_digest(audio)},
                 "embeds": {"pos": "none"},

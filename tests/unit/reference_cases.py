@@ -26,7 +26,9 @@ REQUEST: dict[str, Any] = {
     "video_guidance": OFF,
     "audio_guidance": OFF,
     "stg_blocks": (),
+    "skip_v2a": False,
     "image": None,
+    "second": None,
 }
 GUIDED: dict[str, Any] = {"video_guidance": FULL, "audio_guidance": FULL, "stg_blocks": (1,)}
 
@@ -39,7 +41,9 @@ def case(model: str = "ltx-2.3", dtype: str = "fp32", **changes: Any) -> Case:
         variant="test",
         layout=layout,
         numerics="diffusers",
+        overrides=(),
         dtype=dtype,
+        quantization="checkpoint",
         kernels="off",
         checkpoint="tiny",
         request=Request(**(REQUEST | changes)),

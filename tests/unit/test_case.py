@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.case import Case, Guidance, ImageCondition, Layout, Request, slug
+from conformance.case import Case, Guidance, ImageCondition, Layout, Override, Request, SecondStage, slug
 from conformance.errors import InputError
 from conformance.matrix import all_cases
 
 CASES = {case.id: case for case in all_cases()}
+IMAGE = {"picture": "blocks", "height": 96, "width": 160, "crf": 0, "strength": 1.0}
+SECOND = {"sigmas": (0.9, 0.4), "lora_first": 0.0, "lora_second": 1.0}
 GUIDED = CASES["ltx-2.3/one-stage-t2v/all-guidance@single+diffusers-fp32"]
 
 
@@ -38,7 +40,9 @@ def _changed(request: Request) -> list[tuple[str, Request]]:
         "video_guidance": guidance,
         "audio_guidance": guidance,
         "stg_blocks": (0, 1),
-        "image": ImageCondition(picture="rings", crf=0),
+        "skip_v2a": True,
+        "image": ImageCondition(**IMAGE),
+        "second": SecondStage(**SECOND),
     }
     assert values.keys() == {field.name for field in fields(Request)}
     changed = [(name, replace(request, **{name: value})) for name, value in values.items() if name != "steps"]
@@ -47,7 +51,10 @@ def _changed(request: Request) -> list[tuple[str, Request]]:
 
 @pytest.mark.parametrize(("name", "request_"), _changed(GUIDED.request), ids=lambda value: str(value)[:20])
 def test_the_digest_sees_every_field_of_the_request(name: str, request_: Request) -> None:
-    assert replace(GUIDED, request=request_).digest != GUIDED.digest
+    second = request_.second is not None
+    before = replace(GUIDED.request, second=SecondStage(**{**SECOND, "lora_second": 0.5})) if second else GUIDED.request
+    case = replace(GUIDED, pipeline="two-stage" if second else "one-stage", request=before)
+    assert replace(case, request=request_).digest != case.digest
 
 
 @pytest.mark.parametrize("name", ["model", "pipeline", "variant", "numerics", "checkpoint"])
@@ -108,15 +115,61 @@ def test_bad_guidance_is_refused(bad: dict[str, float]) -> None:
         Guidance(**{"cfg": 1.0, "stg": 0.0, "modality": 1.0, "rescale": 0.0, **bad})
 
 
-@pytest.mark.parametrize("bad", [{"picture": "/etc/passwd"}, {"crf": 52}, {"crf": -1}, {"crf": 33.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"picture": "/etc/passwd"}, {"picture": "sha256:12"}, {"crf": 52}, {"crf": -1}, {"crf": 33.0}),
+        *({"height": 0}, {"width": 10**6}, {"strength": 0.0}, {"strength": 1.1}),
+    ],
+)
 def test_a_bad_image_condition_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
-        ImageCondition(**{"picture": "blocks", "crf": 0, **bad})
+        ImageCondition(**{**IMAGE, **bad})
+
+
+def test_a_picture_may_be_a_file_named_by_its_digest() -> None:
+    assert ImageCondition(**{**IMAGE, "picture": f"sha256:{'0' * 64}"}).picture.startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"sigmas": ()}, {"sigmas": (0.4, 0.9)}, {"sigmas": (1.1,)}, {"lora_first": -0.1}, {"lora_second": 2.1}]
+)
+def test_a_bad_second_stage_is_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(bad))):
+        SecondStage(**{**SECOND, **bad})
+
+
+def test_two_stages_need_sizes_that_halve() -> None:
+    request = replace(GUIDED.request, second=SecondStage(**SECOND))
+    assert (request.first_size, GUIDED.request.first_size) == ((64, 96), (128, 192))
+    with pytest.raises(InputError, match=r"'height' is 160; expected a positive multiple of 64"):
+        replace(request, height=160)
+
+
+def test_a_pipeline_and_its_request_fit() -> None:
+    with pytest.raises(InputError, match=r"'request.second' is SecondStage"):
+        replace(GUIDED, request=replace(GUIDED.request, second=SecondStage(**SECOND)))
+    with pytest.raises(InputError, match=r"'request.second' is None"):
+        replace(GUIDED, pipeline="two-stage-t2v")
+    with pytest.raises(InputError, match=r"'request.image' is ImageCondition"):
+        replace(GUIDED, request=replace(GUIDED.request, image=ImageCondition(**IMAGE)))
+    with pytest.raises(InputError, match=r"'request.image' is None"):
+        replace(GUIDED, pipeline="one-stage-ti2v")
+
+
+def test_overrides_and_quantization_are_in_the_id_and_the_digest() -> None:
+    tried = replace(GUIDED, overrides=(Override(field="rescale", value="whole-tensor"),), quantization="fp8-cast")
+    assert tried.id == f"{GUIDED.id}+fp8-cast+rescale=whole-tensor"
+    assert len({case.digest for case in (GUIDED, tried, replace(GUIDED, quantization="none"))}) == 3
+    with pytest.raises(InputError, match="every field once"):
+        replace(tried, overrides=tried.overrides * 2)
+    with pytest.raises(InputError, match="'quantization' is 'int4'"):
+        replace(GUIDED, quantization="int4")
 
 
 def test_only_a_conditioned_first_frame_is_given() -> None:
     assert GUIDED.request.given_frames == ()
-    assert replace(GUIDED.request, image=ImageCondition(picture="blocks", crf=0)).given_frames == (0,)
+    assert replace(GUIDED.request, image=ImageCondition(**IMAGE)).given_frames == (0,)
 
 
 def test_unknown_and_missing_fields_are_named() -> None:

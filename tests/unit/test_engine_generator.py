@@ -124,7 +124,7 @@ def test_hooks_go_when_a_forward_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changes", "message"),
     [
         ({"layout": Layout.parse("tp2")}, "'layout' is 'tp2'"),
-        ({"pipeline": "two-stage"}, "'pipeline' is 'two-stage'"),
+        ({"pipeline": "retake"}, "'pipeline' is 'retake'"),
         ({"model": "other"}, "'model' is 'other'"),
     ],
 )

@@ -18,7 +18,9 @@ from engine.generator import build
 from reference_impl.diffusers_ltx2 import build as build_reference
 from reference_impl.tiny.build import cached
 
-REQUEST = tiny_request(image=ImageCondition(picture="rings", crf=0), steps=2, sigmas=(1.0, 0.5))
+REQUEST = tiny_request(
+    image=ImageCondition(picture="rings", height=64, width=96, crf=0, strength=1.0), steps=2, sigmas=(1.0, 0.5)
+)
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -57,8 +59,8 @@ def test_pixels_reach_the_ends_of_the_range_and_keep_their_places() -> None:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", ["ltx-2", "ltx-2.3"])
 def test_bitwise_equal_to_the_image_to_video_pipeline(model: str, dtype: str, crf: int) -> None:
-    request = replace(REQUEST, image=ImageCondition(picture="rings", crf=crf))
-    case = replace(tiny_case(model, dtype, request), pipeline="one-stage-ti2v")
+    request = replace(REQUEST, image=ImageCondition(picture="rings", height=64, width=96, crf=crf, strength=1.0))
+    case = tiny_case(model, dtype, request, pipeline="one-stage-ti2v")
     traces = []
     for factory in (build, build_reference):
         probe = Probe()
@@ -70,7 +72,7 @@ def test_bitwise_equal_to_the_image_to_video_pipeline(model: str, dtype: str, cr
 
 def test_the_given_frame_is_held_and_the_rest_is_not() -> None:
     probe = Probe(depth="step")
-    case = replace(tiny_case("ltx-2.3", "fp32", REQUEST), pipeline="one-stage-ti2v")
+    case = tiny_case("ltx-2.3", "fp32", REQUEST, pipeline="one-stage-ti2v")
     build(cached("ltx-2.3"), "cpu").generate(case, probe)
     given = probe.tensors["image/latents"]
     for name in ("step.000/latents/video", "step.001/latents/video", "latents/final/video"):

@@ -128,7 +128,7 @@ def test_every_guidance_branch_changes_both_streams(model: str, field: str) -> N
 def test_refuses_what_it_cannot_do() -> None:
     refused = {
         "layout 'tp2'": case(layout=Layout.parse("tp2")),
-        "pipeline 'two-stage-t2v'": case(pipeline="two-stage-t2v"),
+        "pipeline 'retake'": case(pipeline="retake"),
         "model 'wan-2.2'": case("wan-2.2"),
         "audio stg of 0.0 for absent and would use the video's 1.0": case(**GUIDED | {"audio_guidance": OFF}),
         "audio rescale of 0.0": case(video_guidance=Guidance(**OFF.as_dict() | {"rescale": 0.5})),

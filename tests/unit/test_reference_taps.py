@@ -7,7 +7,7 @@ import torch
 from reference_cases import FULL, GUIDED, case, generator, run
 
 from conformance.generator import BLOCK_TAPS, Probe, Sample
-from conformance.inputs import draw_noise
+from conformance.inputs import draw_noise, noise_generator
 from reference_impl import diffusers_ltx2
 from reference_impl.tiny.build import MODELS
 from reference_impl.tiny.transformer import LAYERS
@@ -54,7 +54,7 @@ def test_taps_are_complete(model: str) -> None:
 
 def test_noise_is_the_harness_s_in_token_order() -> None:
     sample = run()
-    video_BCFHW, audio_BCLM = draw_noise(7, (1, 128, 2, 2, 3), (1, 8, 9, 16))
+    video_BCFHW, audio_BCLM = draw_noise(noise_generator(7), (1, 128, 2, 2, 3), (1, 8, 9, 16))
     assert torch.equal(sample.tensors["noise/video"], video_BCFHW.permute(0, 2, 3, 4, 1).flatten(1, 3))
     assert torch.equal(sample.tensors["noise/audio"], audio_BCLM.transpose(1, 2).flatten(2))
     for stream in STREAMS:
@@ -64,7 +64,7 @@ def test_noise_is_the_harness_s_in_token_order() -> None:
 
 def test_noise_of_another_shape_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        diffusers_ltx2, "draw_noise", lambda seed, video, audio: draw_noise(seed, (*video[:3], 2, 4), audio)
+        diffusers_ltx2, "draw_noise", lambda source, video, audio: draw_noise(source, (*video[:3], 2, 4), audio)
     )
     with pytest.raises(RuntimeError, match="injected video noise is"):
         run()
