@@ -62,11 +62,13 @@ def build(model: str, folder: Path) -> None:
     guard.install()
     import torch
     from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline
+    from safetensors.torch import save_file
     from transformers.utils import logging
 
     from reference_impl.tiny import (
         audio_vae,
         connectors,
+        lora,
         scheduler,
         text_encoder,
         tokenizer,
@@ -88,11 +90,13 @@ def build(model: str, folder: Path) -> None:
             vocoder=vocoder.build(model),
         )
         latent_upsampler = upsampler.build(model)
+        distilled = lora.build(pipeline.transformer, model)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         pipeline.save_pretrained(folder, safe_serialization=True)
         latent_upsampler.save_pretrained(folder / "latent_upsampler", safe_serialization=True)
+        save_file(distilled, folder / lora.FILE, metadata={"format": "pt"})
     finally:
         if bars:
             logging.enable_progress_bar()
