@@ -1,24 +1,20 @@
 """Checkpoints in the diffusers folder layout: are they whole, and what exactly is in them.
 
-Weights are read from safetensors only. The format is an 8-byte little-endian header length, a JSON header (name ->
-dtype, shape, byte range) and the bytes (safetensors 0.8, its README); it is read here directly, so that checking a
-checkpoint needs neither torch nor a model class.
+Weights are read from safetensors only (``tensorfile``): checking a checkpoint needs neither torch nor a model class.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from conformance.errors import InputError
 from conformance.jsonio import digest as json_digest
 from conformance.jsonio import read_json
+from conformance.tensorfile import PICKLES, Tensor, read_header
 
 # Component folder -> its configuration files and the stem of its weight files (None: no weights).
 COMPONENTS: dict[str, tuple[tuple[str, ...], str | None]] = {
@@ -36,21 +32,10 @@ OPTIONAL: dict[str, tuple[tuple[str, ...], str | None]] = {
     "latent_upsampler": (("config.json",), "diffusion_pytorch_model"),
 }
 INDEX = "model_index.json"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# The distilled LoRA, one file beside the component folders, and its name among the digests.
+LORA, LORA_FILES = "distilled_lora", "*distilled-lora*"
 # Who wrote a configuration, and from where: no part of what it configures.
 _BOOKKEEPING = ("_name_or_path", "_diffusers_version", "transformers_version")
-_ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1} | {"I16": 2, "U16": 2, "F16": 2, "BF16": 2}
-_ITEM_BYTES |= {"I32": 4, "U32": 4, "F32": 4} | {"I64": 8, "U64": 8, "F64": 8}
-_MAX_HEADER = 100_000_000  # the limit of the safetensors library
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int  # absolute, in bytes
-    end: int
 
 
 def verify(folder: Path) -> None:
@@ -69,12 +54,39 @@ def verify(folder: Path) -> None:
     for name in OPTIONAL:
         if (folder / name).exists():
             _component(folder, name)
+    if any(path.suffix in (".safetensors", *PICKLES) for path in folder.glob(LORA_FILES)):
+        for path in _loras(folder):
+            _header(folder, path.name)
+
+
+def distilled_lora(folder: Path) -> Path:
+    """The distilled LoRA of a checkpoint: its one file ``*distilled-lora*.safetensors``, its header checked.
+
+    InputError when there is none or more than one, when it is pickled, and for a damaged header.
+    """
+    found = _loras(folder)
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(f"{folder}: {len(found)} distilled LoRAs ({names}); expected one {LORA_FILES}.safetensors")
+    _header(folder, found[0].name)
+    return found[0]
+
+
+def _loras(folder: Path) -> list[Path]:
+    """At least one file. InputError names the pickles where there are only those."""
+    found = sorted(folder.glob(f"{LORA_FILES}.safetensors"))
+    if not found:
+        pickled = sorted(path.name for path in folder.glob(LORA_FILES) if path.suffix in PICKLES)
+        if pickled:
+            raise InputError(f"{folder}: {pickled[0]}: pickled weights are refused; expected a .safetensors file")
+        raise InputError(f"{folder}: no distilled LoRA; expected one {LORA_FILES}.safetensors beside its components")
+    return found
 
 
 def digests(folder: Path, *, optional: tuple[str, ...] = ()) -> dict[str, str]:
     """sha256 of the content of every component (and of ``model_index.json``), as hexadecimal digits by name.
 
-    optional: those of ``OPTIONAL`` that the case needs. The others count for nothing, wherever they are present.
+    optional: those of ``OPTIONAL``, and ``LORA``, that the case needs. What it does not need counts for nothing.
 
     Content is each tensor's name, dtype, shape and bytes and each configuration's canonical JSON: neither the order of
     tensors, nor sharding, nor the layout of a safetensors header, nor the version that wrote a configuration counts.
@@ -88,7 +100,8 @@ def digests(folder: Path, *, optional: tuple[str, ...] = ()) -> dict[str, str]:
     )
     key = (folder.resolve(), optional, stamp)
     if key not in _cache:
-        parts = {name: _component_digest(folder, name) for name in (*COMPONENTS, *optional)}
+        parts = {name: _component_digest(folder, name) for name in COMPONENTS}
+        parts |= {name: _lora_digest(folder) if name == LORA else _component_digest(folder, name) for name in optional}
         _cache[key] = parts | {"model_index": json_digest(_config(folder, INDEX))}
     return dict(_cache[key])
 
@@ -111,17 +124,18 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in _BOOKKEEPING}
 
 
-def _component(folder: Path, name: str) -> dict[str, _Tensor]:
+def _component(folder: Path, name: str) -> dict[str, Tensor]:
     """The tensors of a component by name, everything about it but the tensors' bytes having been checked."""
     configs, stem = (COMPONENTS | OPTIONAL)[name]
     if not (folder / name).is_dir():
         raise InputError(f"{folder}: {name}: component folder is missing")
     for config in configs:
         _config(folder, f"{name}/{config}")
-    return {} if stem is None else _weights(folder, name, stem)
+    return {} if stem is None else weights(folder, name, stem)
 
 
-def _weights(folder: Path, component: str, stem: str) -> dict[str, _Tensor]:
+def weights(folder: Path, component: str, stem: str) -> dict[str, Tensor]:
+    """The tensors of ``folder/component``, one file or shards with an index, by name. InputError as in ``verify``."""
     single, index = f"{component}/{stem}.safetensors", f"{component}/{stem}.safetensors.index.json"
     if (folder / single).is_file() and (folder / index).is_file():
         raise InputError(f"{folder}: {component}: both {stem}.safetensors and an index of shards; expected one of them")
@@ -129,13 +143,13 @@ def _weights(folder: Path, component: str, stem: str) -> dict[str, _Tensor]:
         return _header(folder, single)
     if (folder / index).is_file():
         return _shards(folder, component, index)
-    pickled = sorted(path.name for path in (folder / component).iterdir() if path.suffix in _PICKLES)
+    pickled = sorted(path.name for path in (folder / component).iterdir() if path.suffix in PICKLES)
     if pickled:
         raise InputError(f"{folder}: {component}/{pickled[0]}: pickled weights are refused; expected {single}")
     raise InputError(f"{folder}: {single}: file is missing")
 
 
-def _shards(folder: Path, component: str, index: str) -> dict[str, _Tensor]:
+def _shards(folder: Path, component: str, index: str) -> dict[str, Tensor]:
     weight_map = _config(folder, index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{folder}: {index}: 'weight_map' is {weight_map!r:.60}; expected tensor names and shards")
@@ -143,7 +157,7 @@ def _shards(folder: Path, component: str, index: str) -> dict[str, _Tensor]:
         # by name: a hub cache links its files to elsewhere, and that is fine
         if not isinstance(shard, str) or PurePosixPath(shard).name != shard or not shard.endswith(".safetensors"):
             raise InputError(f"{folder}: {index}: shard {shard!r:.80} is not a .safetensors file of the same folder")
-    found: dict[str, _Tensor] = {}
+    found: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
         tensors = _header(folder, f"{component}/{shard}")
         listed = {name for name, place in weight_map.items() if place == shard}
@@ -154,54 +168,25 @@ def _shards(folder: Path, component: str, index: str) -> dict[str, _Tensor]:
     return found
 
 
-def _header(folder: Path, name: str) -> dict[str, _Tensor]:
-    """The tensors a safetensors file declares; their byte ranges fill the file exactly, without holes or overlap."""
-    path, where = folder / name, f"{folder}: {name}"
-    if not path.is_file():
-        raise InputError(f"{where}: file is missing")
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > size - 8:
-                raise InputError(f"{where}: truncated: {size} bytes hold no complete safetensors header")
-            if length > _MAX_HEADER:
-                raise InputError(f"{where}: header of {length} bytes; expected at most {_MAX_HEADER}")
-            header = json.loads(file.read(length))
-        entries = {key: value for key, value in header.items() if key != "__metadata__"}
-        found = {key: _entry(path, value, 8 + length) for key, value in entries.items()}
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{where}: corrupt safetensors header ({type(error).__name__}: {error})") from None
-    expected = 8 + length
-    for key, tensor in sorted(found.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if tensor.begin != expected:
-            raise InputError(f"{where}: corrupt safetensors header: tensor {key!r} leaves a hole or overlaps")
-        expected = tensor.end
-    if expected != size:
-        problem = "truncated" if size < expected else "trailing bytes"
-        raise InputError(f"{where}: {problem}: {size} bytes; the header declares {expected}")
-    return found
-
-
-def _entry(path: Path, value: dict[str, Any], start: int) -> _Tensor:
-    """One header entry. ValueError, TypeError or KeyError when it is malformed."""
-    begin, end = value["data_offsets"]
-    dtype, shape = value["dtype"], tuple(value["shape"])
-    numbers = (begin, end, *shape)
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"offsets and shape {numbers}; expected integers of at least 0")
-    if dtype not in _ITEM_BYTES or end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
-        raise ValueError(f"{end - begin} bytes for shape {list(shape)} of dtype {dtype!r}")
-    return _Tensor(path, dtype, shape, start + begin, start + end)
+def _header(folder: Path, name: str) -> dict[str, Tensor]:
+    return read_header(folder / name, f"{folder}: {name}")[0]
 
 
 def _component_digest(folder: Path, name: str) -> str:
-    tensors = _component(folder, name)
     total = hashlib.sha256()
     for side, content in _side_files(folder, name):
         total.update(f"{side}\0{content}\0".encode())
+    _add_tensors(total, _component(folder, name))
+    return total.hexdigest()
+
+
+def _lora_digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    _add_tensors(total, _header(folder, distilled_lora(folder).name))
+    return total.hexdigest()
+
+
+def _add_tensors(total: Any, tensors: dict[str, Tensor]) -> None:
     by_file: dict[Path, list[str]] = {}
     for key, tensor in tensors.items():
         by_file.setdefault(tensor.file, []).append(key)
@@ -215,14 +200,13 @@ def _component_digest(folder: Path, name: str) -> str:
             view.release()
     for key in sorted(tensors):
         total.update(f"{key}\0{tensors[key].dtype}\0{list(tensors[key].shape)}\0{sums[key]}\0".encode())
-    return total.hexdigest()
 
 
 def _side_files(folder: Path, name: str) -> Iterator[tuple[str, str]]:
     """Path and digest of every file of a component that is neither weights nor an index of shards."""
     for path in sorted((folder / name).rglob("*")):
         relative = path.relative_to(folder).as_posix()
-        if path.is_dir() or path.suffix in (".safetensors", *_PICKLES) or relative.endswith(".safetensors.index.json"):
+        if path.is_dir() or path.suffix in (".safetensors", *PICKLES) or relative.endswith(".safetensors.index.json"):
             continue
         if path.suffix == ".json":
             data = read_json(path)

@@ -32,8 +32,18 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         "--engine", metavar="MODULE:FACTORY", default="engine.generator:build", help="generator to test"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FOLDER", help="diffusers folder (default: tiny, built here)"
+        "--checkpoint",
+        type=Path,
+        metavar="WHICH",
+        help="diffusers folder, official .safetensors file or hub id org/name (default: tiny, built here)",
     )
+    parser.add_argument(
+        "--text-encoder", type=Path, metavar="FOLDER", help="Gemma3 and its tokenizer, for an official file"
+    )
+    parser.add_argument(
+        "--upsampler", type=Path, metavar="PATH", help="latent upsampler, file or folder, for an official file"
+    )
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="distilled LoRA, for an official file")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=_positive(int), default=1, metavar="N", help="CPU threads a case (default 1)")
     parser.add_argument(

@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--conformance-out", default="out", help="folder of report and artifacts (default: out)")
     group.addoption("--conformance-engine", metavar="MODULE:FACTORY", help="generator to test (default: the engine)")
     group.addoption("--conformance-reference", default="live", help="as --reference of conformance run")
-    group.addoption("--conformance-checkpoint", metavar="FOLDER", help="diffusers folder (default: tiny)")
+    group.addoption("--conformance-checkpoint", metavar="WHICH", help="as --checkpoint of conformance run")
     group.addoption("--conformance-thresholds", metavar="PATH", help="thresholds file or folder (default: shipped)")
     group.addoption("--conformance-timeout", type=float, default=300.0, help="seconds a case may take (default 300)")
 

@@ -22,11 +22,13 @@ from conformance.errors import InputError
 from conformance.jsonio import digest, read_json, write_json
 from conformance.pool import Outcome, Task, run_tasks
 from conformance.results import CaseResult, Results, case_from_dict, unjudged
+from conformance.source import Source
 from conformance.verdicts import Verdict
 from conformance.worker import ENGINE, LIVE, REFERENCES, STORED, Job, prepare, run_case, write_result
 
 MARKER = "run.json"
 REPORT_FILES = ("index.html", "results.json", "junit.xml", "summary.md")
+_FETCHING = 86_400.0  # seconds at least for a checkpoint that may have to be downloaded, unpacked and hashed
 _PACKAGES = ("conformance", "engine", "kernels", "reference_impl")
 
 
@@ -38,6 +40,9 @@ class Options:
     engine: str = ENGINE
     reference: str = LIVE
     checkpoint: Path | None = None
+    text_encoder: Path | None = None
+    upsampler: Path | None = None
+    lora: Path | None = None
     device: str = "cpu"
     threads: int = 1
     jobs: int | None = None
@@ -48,6 +53,17 @@ class Options:
     depth: str = "block"
     resume: bool = False
     shard: str | None = None
+
+    @property
+    def source(self) -> Source | None:
+        """The checkpoint that was asked for; None for the project's own. InputError for parts of no checkpoint."""
+        parts = {name: getattr(self, name) for name in ("text_encoder", "upsampler", "lora")}
+        given = {name: str(path) for name, path in parts.items() if path is not None}
+        if self.checkpoint is not None:
+            return Source(checkpoint=str(self.checkpoint), **given)
+        if given:
+            raise InputError(f"--{next(iter(given)).replace('_', '-')}: goes with --checkpoint, an official file")
+        return None
 
     @property
     def workers(self) -> int:
@@ -82,21 +98,24 @@ def _out(path: Path | None) -> str | None:
     return None if path is None else str(path.resolve())
 
 
-def prepare_checkpoints(models: Sequence[str], options: Options) -> dict[str, tuple[str, str]]:
+def prepare_checkpoints(
+    models: Sequence[str], options: Options, on_place: Callable[[str], None] = lambda place: None
+) -> dict[str, tuple[str, str]]:
     """Folder and digest of every model's checkpoint, built, checked and hashed in a process of its own.
 
-    The run's generators and its CLIP model are loaded there too. InputError when any of them is unusable.
+    The run's generators and its CLIP model are loaded there too. ``on_place`` is told where it is. InputError when
+    any of them is unusable.
     """
     live: tuple[str, ...] = (REFERENCES.get(options.reference, options.reference),)
     if options.reference in STORED:
         live = ()
     elif options.reference == LIVE:
         live = tuple(REFERENCES.values())
-    folder = None if options.checkpoint is None else str(options.checkpoint)
-    argument = (folder, tuple(models), (options.engine, *live), options.clip)
+    argument = (options.source, tuple(models), (options.engine, *live), options.clip)
+    timeout = options.timeout if options.checkpoint is None else max(options.timeout, _FETCHING)
     log = options.out / "prepare.txt"
-    task = Task(key="prepare", target=prepare, argument=argument, timeout=options.timeout, log=log)
-    outcome = next(run_tasks([task], jobs=1))
+    task = Task(key="prepare", target=prepare, argument=argument, timeout=timeout, log=log)
+    outcome = next(run_tasks([task], jobs=1, on_place=lambda key, place: on_place(place)))
     if outcome.kind != "done":
         if isinstance(outcome.value, InputError):
             raise outcome.value
@@ -104,12 +123,17 @@ def prepare_checkpoints(models: Sequence[str], options: Options) -> dict[str, tu
     return outcome.value
 
 
-def make_jobs(cases: Sequence[Case], options: Options) -> list[Job]:
-    """One job a case. InputError when thresholds, store or a checkpoint are missing or unusable."""
+def make_jobs(
+    cases: Sequence[Case], options: Options, on_place: Callable[[str], None] = lambda place: None
+) -> list[Job]:
+    """One job a case. InputError when thresholds, store or a checkpoint are missing or unusable.
+
+    on_place: told where the preparation of the checkpoints is.
+    """
     limits = thresholds.load(options.thresholds, device=environment.cohort_device(options.device)).digest
     store = _store_digest(options)
     models = tuple(dict.fromkeys(case.model for case in cases))
-    checkpoints = prepare_checkpoints(models, options)
+    checkpoints = prepare_checkpoints(models, options, on_place)
     versions = tuple(sorted(environment.versions().items()))
     code = code_digest()
     return [

@@ -31,6 +31,7 @@ from conformance.verdicts import Verdict
 
 if TYPE_CHECKING:
     from conformance.generator import Generator, Sample
+    from conformance.source import Source
 
 ENGINE = "engine.generator:build"
 LIVE = "live"
@@ -222,31 +223,31 @@ def write_result(job: Job, result: CaseResult) -> str:
 
 
 def prepare(
-    argument: tuple[str | None, tuple[str, ...], tuple[str, ...], str | None], report: Report
+    argument: tuple[Source | None, tuple[str, ...], tuple[str, ...], str | None], report: Report
 ) -> dict[str, tuple[str, str]]:
     """Find, check and digest the checkpoint of every model: {model: (folder, digest)}.
 
-    argument: a checkpoint folder for all models or None for the project's own, the models, and the generators
+    argument: the checkpoint for all models or None for the project's own, the models, and the generators
     (``module:factory``) and the CLIP model or None that must be there. InputError names what is not.
     """
-    from conformance import checkpoint
+    from conformance import checkpoint, released, source
     from conformance.metrics.clip import ClipScorer
 
-    folder, models, generators, clip = argument
+    given, models, generators, clip = argument
     for spec in generators:
         report(f"generator {spec}")
         factory(spec)
     ClipScorer.load(clip)
+    if given is not None:
+        path = source.resolve(given, report)
+        report(f"checkpoint: {released.describe(path)}; hashing it")
+        return dict.fromkeys(models, (str(path), checkpoint.digest(path)))
+    from reference_impl.tiny.build import cached
+
     found = {}
     for model in models:
         report(f"checkpoint of {model}")
-        if folder is None:
-            from reference_impl.tiny.build import cached
-
-            path = cached(model)
-        else:
-            path = Path(folder).resolve()
-        checkpoint.verify(path)
+        path = cached(model)
         found[model] = (str(path), checkpoint.digest(path))
     return found
 

@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from conformance.commands.output import check_writable, progress, write_json_option
+from conformance.commands.output import check_writable, preparing, progress, write_json_option
 from conformance.errors import InputError, bad_field
 from conformance.matrix import all_cases, select
 from conformance.pool import Task, run_tasks
@@ -27,6 +27,9 @@ def _build(options: argparse.Namespace) -> int:
             out=Path(scratch),
             engine=options.engine,
             checkpoint=options.checkpoint,
+            text_encoder=options.text_encoder,
+            upsampler=options.upsampler,
+            lora=options.lora,
             device=options.device,
             threads=options.threads,
             jobs=options.jobs,
@@ -34,7 +37,7 @@ def _build(options: argparse.Namespace) -> int:
             store=options.store,
             reference=options.kind,
         )
-        jobs = make_jobs(cases, run)
+        jobs = make_jobs(cases, run, preparing)
         tasks = [
             Task(
                 key=job.case.id,

@@ -41,6 +41,11 @@ def check_writable(flag: str, path: Path | str | None) -> None:
         raise InputError(f"{flag} {path}: cannot be written ({error.strerror})") from None
 
 
+def preparing(place: str) -> None:
+    """Where the preparation of a run is, one line on standard error."""
+    print(f"  {place}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(total: int, title: str) -> Iterator[tuple[Show, Callable[[str, str], None]]]:
     """Yield ``(done, place)``: ``done(line)`` when a case is finished, ``place(case, where)`` while it runs.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from conformance.case import Case
-from conformance.commands.output import progress
+from conformance.commands.output import preparing, progress
 from conformance.commands.show import check_targets, show
 from conformance.matrix import all_cases, parse_shard, select, shard
 from conformance.results import Results
@@ -31,6 +31,9 @@ def execute(options: argparse.Namespace) -> Results:
         engine=options.engine,
         reference=options.reference,
         checkpoint=options.checkpoint,
+        text_encoder=options.text_encoder,
+        upsampler=options.upsampler,
+        lora=options.lora,
         device=options.device,
         threads=options.threads,
         jobs=options.jobs,
@@ -49,7 +52,7 @@ def execute(options: argparse.Namespace) -> Results:
 
 def _execute(cases: Sequence[Case], run: Options, started: float) -> Results:
     print(f"preparing {len(cases)} cases ...", file=sys.stderr, flush=True)
-    jobs = make_jobs(cases, run)
+    jobs = make_jobs(cases, run, preparing)
     results = []
     with progress(len(jobs), "cases") as (done, place):
         for result in run_jobs(jobs, run, place):

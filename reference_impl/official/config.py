@@ -11,36 +11,9 @@ from typing import Any
 
 from conformance.errors import bad_field
 from conformance.jsonio import read_json
+from conformance.unpack.configs import CHECKED, PROJECTED
 
 Config = Mapping[str, Any]
-# what the configurators demand of every transformer
-_CHECKED: dict[str, Any] = {
-    "dropout": 0.0,
-    "attention_bias": True,
-    "num_vector_embeds": None,
-    "activation_fn": "gelu-approximate",
-    "num_embeds_ada_norm": 1000,
-    "use_linear_projection": False,
-    "only_cross_attention": False,
-    "cross_attention_norm": True,
-    "double_self_attention": False,
-    "upcast_attention": False,
-    "standardization_norm": "rms_norm",
-    "norm_elementwise_affine": False,
-    "qk_norm": "rms_norm",
-    "positional_embedding_type": "rope",
-    "use_audio_video_cross_attention": True,
-    "share_ff": False,
-    "av_cross_ada_norm": True,
-    "use_middle_indices_grid": True,
-}
-# what marks the text projections of LTX-2.3
-_PROJECTED = {
-    "caption_proj_before_connector": True,
-    "caption_projection_first_linear": False,
-    "caption_proj_input_norm": False,
-    "caption_projection_second_linear": False,
-}
 _SAME_NAME = (
     "num_attention_heads",
     "attention_head_dim",
@@ -78,8 +51,16 @@ def official_config(folder: Path) -> dict[str, Any]:
     }
 
 
+def upsampler_config(folder: Path) -> dict[str, Any]:
+    """The configuration in the file of a latent upsampler."""
+    config = read_json(folder / "latent_upsampler" / "config.json")
+    same = ("in_channels", "mid_channels", "num_blocks_per_stage", "dims", "spatial_upsample", "temporal_upsample")
+    renamed = {"spatial_scale": "rational_spatial_scale", "rational_resampler": "use_rational_resampler"}
+    return {name: config[name] for name in same} | {theirs: config[ours] for theirs, ours in renamed.items()}
+
+
 def _transformer(dit: Config, connectors: Config) -> dict[str, Any]:
-    config = _CHECKED | {name: dit[name] for name in _SAME_NAME}
+    config = CHECKED | {name: dit[name] for name in _SAME_NAME}
     config |= {
         "positional_embedding_theta": dit["rope_theta"],
         "positional_embedding_max_pos": [dit["pos_embed_max_pos"], dit["base_height"], dit["base_width"]],
@@ -94,7 +75,7 @@ def _transformer(dit: Config, connectors: Config) -> dict[str, Any]:
     for stream, prefix in (("video", ""), ("audio", "audio_")):
         for name in ("num_attention_heads", "attention_head_dim", "num_layers", "num_learnable_registers"):
             config[f"{prefix}connector_{name}"] = connectors[f"{stream}_connector_{name}"]
-    return config | (_PROJECTED if connectors["per_modality_projections"] else {})
+    return config | (PROJECTED if connectors["per_modality_projections"] else {})
 
 
 def _vae(vae: Config) -> dict[str, Any]:
@@ -109,18 +90,28 @@ def _vae(vae: Config) -> dict[str, Any]:
         "encoder_blocks": list(_encoder_blocks(vae)),
         "decoder_blocks": list(_decoder_blocks(vae))[::-1],  # the file lists them from pixels to latents
         "decoder_base_channels": vae["decoder_block_out_channels"][-1] // 8,
-        "spatial_padding_mode": vae["decoder_spatial_padding_mode"],
         "causal_decoder": vae["decoder_causal"],
         "timestep_conditioning": vae["timestep_conditioning"],
+        **_padding(vae),
     }
 
 
+def _padding(vae: Config) -> dict[str, str]:
+    """One key serves both coders; without it the encoder pads with zeros and the decoder reflects."""
+    encoder, decoder = vae["encoder_spatial_padding_mode"], vae["decoder_spatial_padding_mode"]
+    if encoder == decoder:
+        return {"spatial_padding_mode": decoder}
+    if (encoder, decoder) == ("zeros", "reflect"):
+        return {}
+    raise bad_field("vae/config.json", "encoder_spatial_padding_mode", encoder, f"{decoder!r}, as the decoder's")
+
+
 def _encoder_blocks(vae: Config) -> Iterator[list[Any]]:
-    widths = vae["block_out_channels"]
+    widths = [vae["latent_channels"], *vae["block_out_channels"]]
     for index, kind in enumerate(vae["downsample_type"]):
         yield ["res_x", {"num_layers": vae["layers_per_block"][index]}]
-        factor = widths[min(index + 1, len(widths) - 1)] // widths[index]
-        yield [f"compress_{_STRETCH[kind]}_res", {"multiplier": factor}]
+        factor = widths[index + 1] / widths[index]  # of the released models a whole number, which the packages need
+        yield [f"compress_{_STRETCH[kind]}_res", {"multiplier": int(factor) if factor.is_integer() else factor}]
     yield ["res_x", {"num_layers": vae["layers_per_block"][-1]}]
 
 

@@ -7,9 +7,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from reference_impl.official.config import model_version, official_config
+from conformance.jsonio import digest
+from reference_impl.official.config import model_version, official_config, upsampler_config
 from reference_impl.official.load import single_file
 from reference_impl.tiny import build
 
@@ -20,7 +21,7 @@ def cached(model: str) -> Path:
     Written first where it is not there yet; several processes may ask at once. InputError for another model.
     """
     folder = build.cached(model)
-    path = folder.with_name(f"{folder.name}.official.safetensors")
+    path = folder.with_name(f"{folder.name}-{digest(official_config(folder))[:12]}.official.safetensors")
     if not path.is_file():
         handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -39,3 +40,9 @@ def write(folder: Path, path: Path) -> None:
     """
     metadata = {"config": json.dumps(official_config(folder)), "model_version": model_version(folder)}
     save_file(single_file(folder), path, metadata=metadata)
+
+
+def write_upsampler(folder: Path, path: Path) -> None:
+    """The latent upsampler of a diffusers folder as an official file, which names its tensors alike."""
+    (stored,) = (folder / "latent_upsampler").glob("*.safetensors")
+    save_file(load_file(stored), path, metadata={"config": json.dumps(upsampler_config(folder))})

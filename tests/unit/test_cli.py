@@ -20,7 +20,9 @@ CASE = "ltx-2.3/one-stage-t2v/unguided@single+diffusers-bf16"
 
 @pytest.fixture
 def no_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "prepare_checkpoints", lambda models, options: dict.fromkeys(models, ("/none", "0")))
+    monkeypatch.setattr(
+        runner, "prepare_checkpoints", lambda models, options, on_place: dict.fromkeys(models, ("/none", "0"))
+    )
 
 
 def _images(folder: Path, count: int = 2, *, size: tuple[int, int] = (48, 32), seed: int = 0) -> Path:

@@ -11,7 +11,7 @@ pytest_plugins = ["pytester"]
 
 PATCH = """
 from conformance import runner
-runner.prepare_checkpoints = lambda models, options: dict.fromkeys(models, ("/none", "0"))
+runner.prepare_checkpoints = lambda models, options, on_place: dict.fromkeys(models, ("/none", "0"))
 """
 
 

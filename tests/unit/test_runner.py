@@ -33,7 +33,9 @@ CASES = [case for case in all_cases() if case.id.startswith("ltx-2.3/one-stage-t
 
 @pytest.fixture(autouse=True)
 def _no_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "prepare_checkpoints", lambda models, options: dict.fromkeys(models, ("/none", "0")))
+    monkeypatch.setattr(
+        runner, "prepare_checkpoints", lambda models, options, on_place: dict.fromkeys(models, ("/none", "0"))
+    )
 
 
 def _run(cases: list[Case], options: Options, *, report: bool = False) -> Results:
@@ -215,7 +217,7 @@ def _kill_after_some(command: list[str], out: Path, environment: dict[str, str])
 _KILLED = """
 import sys
 from conformance import cli, runner
-runner.prepare_checkpoints = lambda models, options: dict.fromkeys(models, ("/none", "0"))
+runner.prepare_checkpoints = lambda models, options, on_place: dict.fromkeys(models, ("/none", "0"))
 sys.exit(cli.main(sys.argv[1:]))
 """
 
