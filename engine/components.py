@@ -17,7 +17,7 @@ from engine.models.ltx2.positions import unpack_audio, unpack_video
 from engine.models.ltx2.video_vae import model as video_vae
 from engine.models.ltx2.vocoder import model as vocoders
 from engine.numerics import Numerics
-from engine.pipelines.ltx2_one_stage import Latents, TextStates
+from engine.pipelines.ltx2_inputs import Latents, TextStates
 from engine.text import TextEncoder
 
 

@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from conformance import checkpoint as checkpoints
-from conformance.case import Case, Request
+from conformance.case import Case
 from conformance.errors import InputError, UnsupportedCase, bad_field
 from conformance.generator import Probe, Sample, tensor_digest
-from conformance.inputs import draw_noise, noise_generator, read_picture
-from engine import components, image, numerics, picks
+from engine import components, numerics, picks
 from engine.frames import to_bytes
-from engine.models.ltx2 import weights
-from engine.models.ltx2.config import ConnectorsConfig, TransformerConfig
-from engine.models.ltx2.connectors import LTX2Connectors
-from engine.models.ltx2.transformer import LTX2Transformer
-from engine.pipelines import ltx2_one_stage as one_stage
-from engine.sampling import guidance
-from engine.sampling.schedule import ScheduleConfig, given, schedule
+from engine.loading import Loader
+from engine.pipelines import ltx2
+from engine.pipelines.ltx2_inputs import Latents, TextStates
 
-PIPELINES = ("one-stage-t2v", "one-stage-ti2v")
 MODELS = ("ltx-2", "ltx-2.3")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Loaded:
-    """Everything of a checkpoint in one dtype."""
-
-    transformer: LTX2Transformer
-    connectors: LTX2Connectors
-    parts: components.Components
 
 
 class Engine:
@@ -47,22 +29,8 @@ class Engine:
     name = "engine"
 
     def __init__(self, checkpoint: Path, device: str) -> None:
-        self._folder, self._device = checkpoint, torch.device(device)
-        self._loaded: dict[torch.dtype, _Loaded] = {}
-
-    def _load(self, dtype: torch.dtype) -> _Loaded:
-        """The checkpoint in ``dtype``; another dtype loaded before is dropped first."""
-        if dtype not in self._loaded:
-            self._loaded.clear()
-            transformer, connectors = self._folder / "transformer", self._folder / "connectors"
-            build = partial(LTX2Transformer, TransformerConfig.load(transformer))
-            build_connectors = partial(LTX2Connectors, ConnectorsConfig.load(connectors))
-            self._loaded[dtype] = _Loaded(
-                transformer=weights.load(build, transformer, dtype, self._device),
-                connectors=weights.load(build_connectors, connectors, dtype, self._device),
-                parts=components.load(self._folder, dtype, self._device),
-            )
-        return self._loaded[dtype]
+        self._device = torch.device(device)
+        self._loader = Loader(checkpoint, self._device)
 
     @torch.inference_mode()
     def generate(self, case: Case, probe: Probe) -> Sample:
@@ -79,78 +47,32 @@ class Engine:
 
     def _generate(self, case: Case, probe: Probe) -> Sample:
         request, rounding = case.request, numerics.resolve(case)
-        loaded = self._load(_DTYPES[case.dtype])
-        config, parts = loaded.transformer.config, loaded.parts
-        if config.model != case.model:
-            raise bad_field(str(self._folder), "transformer", config.model, f"{case.model!r}, as the case says")
-        one_stage.check_guidance(loaded.transformer, request)
-        texts = {"pos": request.prompts}
-        if guidance.uses_cfg(request):
-            texts["neg"] = request.negative_prompts
-        states = {name: components.encode(parts, prompts, request.text_tokens) for name, prompts in texts.items()}
-        text = one_stage.contexts(loaded.connectors, states, rounding, probe)
-        sizes = components.latent_sizes(
-            parts,
-            config.in_channels,
-            len(request.prompts),
-            height=request.height,
-            width=request.width,
-            num_frames=request.num_frames,
-            frame_rate=request.frame_rate,
+        models = self._loader.models(case, rounding)
+        run = ltx2.Run(
+            models=models, request=request, sampler=ltx2.PIPELINES[case.pipeline], numerics=rounding, probe=probe
         )
-        noise = one_stage.pack_noise(
-            *draw_noise(noise_generator(request.seed), sizes.video, sizes.audio), rounding, probe
-        )
-        tokens = {stream: state.shape[1] for stream, state in noise.items()}
-        if request.sigmas is None:
-            curve = ScheduleConfig.load(self._folder / "scheduler")
-            sigmas = schedule(request.steps, tokens["video"], curve, rounding)
-        else:
-            sigmas = given(request.sigmas)
-        pixels = self._pixels(request, parts, probe)
-        first = None if pixels is None else components.encode_image(parts, pixels)
-        if first is not None:
-            probe.tap(
-                "image/latents", first.flatten(2).transpose(1, 2).expand(len(request.prompts), -1, -1).flatten(0, 1)
-            )
-        final = one_stage.sample(
-            loaded.transformer,
-            request,
-            rounding,
-            text=text,
-            noise=noise,
-            sigmas=sigmas,
-            latents=sizes,
-            probe=probe,
-            first_BCFHW=first,
-        )
-        frames, waveform = self._decode(parts, final, sizes, rounding, probe)
+        states, text = run.text()
+        stages = run.stages(text)
+        last, heard = stages[-1], stages[0 if rounding.audio_stage == "first" else -1]
+        final = {"video": last.final["video"].float(), "audio": heard.final["audio"].float()}
+        frames, waveform = self._decode(models.parts, final, last.sizes, rounding, probe)
         return Sample(
             frames=to_bytes(frames, rounding),
             frames_float=frames,
             audio=waveform,
-            audio_rate=parts.audio_rate,
+            audio_rate=models.parts.audio_rate,
             latents={stream: state.cpu() for stream, state in final.items()},
             trace=probe.trace,
             tensors=probe.tensors,
-            resolved=self._resolved(case, tokens, sigmas, noise, states, pixels),
+            resolved=self._resolved(case, stages, states),
             ledger=_ledger(self._device, rounding),
         )
-
-    def _pixels(self, request: Request, parts: components.Components, probe: Probe) -> torch.Tensor | None:
-        """The given first frame as the video VAE takes it, or None."""
-        if request.image is None:
-            return None
-        picture = read_picture(request.image)
-        pixels = image.to_model(image.through_h264(picture, request.image.crf), parts.vae.dtype, self._device)
-        probe.tap("image/pixels", pixels)
-        return pixels
 
     def _decode(
         self,
         parts: components.Components,
         final: Mapping[str, torch.Tensor],
-        sizes: one_stage.Latents,
+        sizes: Latents,
         rounding: numerics.Numerics,
         probe: Probe,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -164,15 +86,7 @@ class Engine:
         shown = (frames_BCFHW * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)
         return shown.float().cpu().numpy(), waveform.float().cpu().numpy()
 
-    def _resolved(
-        self,
-        case: Case,
-        tokens: Mapping[str, int],
-        sigmas: torch.Tensor,
-        noise: Mapping[str, torch.Tensor],
-        states: Mapping[str, one_stage.TextStates],
-        pixels: torch.Tensor | None,
-    ) -> dict[str, Any]:
+    def _resolved(self, case: Case, stages: Sequence[ltx2.Stage], states: Mapping[str, TextStates]) -> dict[str, Any]:
         request = case.request
         return {
             "height": request.height,
@@ -180,19 +94,15 @@ class Engine:
             "num_frames": request.num_frames,
             "frame_rate": request.frame_rate,
             "steps": request.steps,
-            "sigmas": sigmas.tolist(),
-            "video_tokens": tokens["video"],
-            "audio_tokens": tokens["audio"],
             "guidance": {"video": asdict(request.video_guidance), "audio": asdict(request.audio_guidance)},
             "stg_blocks": list(request.stg_blocks),
-            "dtype": case.dtype,
             "skip_v2a": request.skip_v2a,
+            "dtype": case.dtype,
             "quantization": "none",
-            "second_stage": None,
-            "image": None if pixels is None else tensor_digest(pixels),
-            "noise": {stream: tensor_digest(state) for stream, state in noise.items()},
+            **stages[0].echo(),
+            "second_stage": self._second_stage(case, stages),
             "embeds": {name: tensor_digest(text.embeds) for name, text in states.items() if text.embeds is not None},
-            "weights": checkpoints.digests(self._folder),
+            "weights": self._loader.digests(case),
             "batch": len(request.prompts),
             "text_tokens": request.text_tokens,
             "prompt_tokens": {
@@ -200,11 +110,22 @@ class Engine:
             },
         }
 
+    def _second_stage(self, case: Case, stages: Sequence[ltx2.Stage]) -> dict[str, Any] | None:
+        request = case.request
+        if request.second is None:
+            return None
+        adapter = {
+            "first": request.second.lora_first,
+            "second": request.second.lora_second,
+            "digest": self._loader.lora_digest(request.second),
+        }
+        return {"height": request.height, "width": request.width, **stages[1].echo(), "lora": adapter}
+
 
 def _check_supported(case: Case) -> None:
     for name, value, known in (
         ("layout", case.layout.name, ("single",)),
-        ("pipeline", case.pipeline, PIPELINES),
+        ("pipeline", case.pipeline, tuple(ltx2.PIPELINES)),
         ("model", case.model, MODELS),
     ):
         if value not in known:

@@ -12,6 +12,8 @@ import av
 import numpy as np
 import torch
 
+from engine.numerics import Numerics
+
 
 def through_h264(picture_HW3: np.ndarray, crf: int) -> np.ndarray:
     """A uint8 picture after one H.264 intra frame of quality ``crf`` (libx264, veryfast, yuv420p); 0 leaves it alone.
@@ -33,7 +35,9 @@ def through_h264(picture_HW3: np.ndarray, crf: int) -> np.ndarray:
         return next(frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
 
 
-def to_model(picture_HW3: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """uint8 [H,W,3] to [1,3,1,H,W] in [-1,1]: scaled in float32, then rounded to ``dtype``."""
+def to_model(
+    picture_HW3: np.ndarray, height: int, width: int, numerics: Numerics, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """uint8 [H,W,3] to [1,3,1,height,width] in [-1,1]: fitted, scaled in float32, then rounded to ``dtype``."""
     unit = torch.from_numpy(picture_HW3.astype(np.float32) / 255.0)
     return (2.0 * unit - 1.0).permute(2, 0, 1)[None, :, None].to(device=device, dtype=dtype)

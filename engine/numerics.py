@@ -55,11 +55,11 @@ class Numerics:
     given_tokens: a given frame is put back after every step (``restored``), its x0 having been estimated at the step's
         noise level; or it has a noise level of its own, the mask's share of the step's, and its x0 is blended with the
         clean latents by the mask (``blended``).
-    image_fit: a picture of another size is resized to the clip's by Lanczos (``stretched``), or bilinearly until it
-        covers the clip, then cut at the centre (``cropped``).
-    noiser: noise is added with ``weighted`` sums in float32; with the mask's share of the noise level as weight
-        (``masked``), in the state's dtype; or by two float32 interpolations, to the noise and from the clean latents by
-        the mask (``lerp``).
+    image_fit: a picture of another size is resized to the clip's, bilinearly with antialiasing, in bytes
+        (``stretched``), or bilinearly until it covers the clip, in float32, then cut at the centre (``cropped``).
+    noiser: noise is added by a sum whose weights are the noise level's share, every operation rounded to the dtype of
+        the latents (``weighted``); by the same in float32, rounded once (``masked``); or by two float32 interpolations,
+        to the noise and from the clean latents by the mask, rounded once (``lerp``).
     rescale: guidance rescale with the standard deviation of each sample and two products (``per-sample``), or
         of the whole tensor folded into one factor (``whole-tensor``).
     audio_denormal_dtype: dtype in which the statistics are applied to the final audio state before its decoder.
@@ -75,6 +75,8 @@ class Numerics:
         vocoder computes in, to which they are then rounded.
     lora_delta_dtype: dtype in which a LoRA's product is computed, before it is rounded and added to the weights.
     upsample_dtype: dtype in which the statistics are taken off the latents before they are upsampled.
+    second_given_frame: the second stage holds the first frame of the ``upsampled`` latents, or the picture ``encoded``
+        at its own size.
     audio_handoff: the second stage gets the first one's audio state as it is (``direct``), or after its statistics were
         applied and taken off again (``round-trip``).
     audio_stage: the audio of the ``second`` stage is decoded, or that of the ``first``.
@@ -117,6 +119,7 @@ class Numerics:
     resampler_dtype: Dtype
     lora_delta_dtype: Dtype
     upsample_dtype: Dtype
+    second_given_frame: Literal["upsampled", "encoded"]
     audio_handoff: Literal["direct", "round-trip"]
     audio_stage: Literal["first", "second"]
     sde_noise_dtype: WideOrModel
@@ -167,6 +170,7 @@ class Numerics:
             resampler_dtype="model",
             lora_delta_dtype="float32",
             upsample_dtype="float32",
+            second_given_frame="upsampled",
             audio_handoff="round-trip",
             audio_stage="second",
             sde_noise_dtype="float64",
@@ -212,6 +216,7 @@ class Numerics:
             resampler_dtype="float32",
             lora_delta_dtype="model",
             upsample_dtype="model",
+            second_given_frame="encoded",
             audio_handoff="direct",
             audio_stage="second",
             sde_noise_dtype="float64",

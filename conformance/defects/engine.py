@@ -20,7 +20,9 @@ from engine.layers.attention import Attention
 from engine.models.ltx2 import block, positions, transformer
 from engine.models.ltx2.connectors import LTX2Connectors
 from engine.numerics import Numerics
-from engine.pipelines import ltx2_one_stage as one_stage
+from engine.pipelines import ltx2 as pipeline
+from engine.pipelines import ltx2_starts as starts
+from engine.pipelines.ltx2_inputs import Latents, TextStates
 from engine.sampling import guidance
 
 _attention_forward = Attention.forward
@@ -28,7 +30,7 @@ _cross_attention = block.Block._cross_attention
 _video_bounds = positions.video_bounds
 _combine = guidance.combine
 _rescale = guidance.rescale
-_noisy_tokens = one_stage.noisy_tokens
+_noisy_tokens = starts.noisy_tokens
 
 
 def _erf(self: feedforward.GeluProjection, x: torch.Tensor) -> torch.Tensor:
@@ -62,7 +64,7 @@ def _zeroed(self: Attention, x: torch.Tensor, *rest: Any, values_only: bool = Fa
 
 
 def _batched(
-    connectors: LTX2Connectors, text: Mapping[str, one_stage.TextStates], numerics: Numerics, probe: Probe
+    connectors: LTX2Connectors, text: Mapping[str, TextStates], numerics: Numerics, probe: Probe
 ) -> dict[str, dict[str, torch.Tensor]]:
     """One connector call for all prompts, compacted with the first row's mask: right for equal lengths only."""
     embeds = torch.cat([states.embeds for states in text.values() if states.embeds is not None])
@@ -91,8 +93,8 @@ def _complement(guided: torch.Tensor, cond: torch.Tensor, weight: float, numeric
     return _rescale(guided, cond, 1.0 - weight, numerics)
 
 
-def _all_noisy(latents: one_stage.Latents, device: torch.device) -> torch.Tensor:
-    return torch.ones_like(_noisy_tokens(latents, device))
+def _all_noisy(latents: Latents, strength: float, device: torch.device) -> torch.Tensor:
+    return torch.ones_like(_noisy_tokens(latents, strength, device))
 
 
 fp32_grid = with_numerics("fp32-grid", rope_grid_dtype="float32")
@@ -102,11 +104,11 @@ no_frame_rate = variant("no-frame-rate", (positions, "video_bounds", _undivided)
 v2a_skipped = variant("v2a-skipped", (block.Block, "_cross_attention", _no_v2a))
 gates_ignored = variant("gates-ignored", (Attention, "forward", _ungated))
 stg_zeroed = variant("stg-zeroed", (Attention, "forward", _zeroed))
-connector_batched = variant("connector-batched", (one_stage, "contexts", _batched))
+connector_batched = variant("connector-batched", (pipeline, "contexts", _batched))
 cfg_swapped = variant("cfg-swapped", (guidance, "combine", _swapped))
 rescale_complement = variant("rescale-complement", (guidance, "rescale", _complement))
 
-given_frame_timestep = variant("given-frame-timestep", (one_stage, "noisy_tokens", _all_noisy))
+given_frame_timestep = variant("given-frame-timestep", (starts, "noisy_tokens", _all_noisy))
 
 
 def _any(case: Case) -> bool:

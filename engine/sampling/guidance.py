@@ -7,28 +7,27 @@ forward without attention between the streams (LTX-2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 
-from conformance.case import Guidance, Request
+from conformance.case import Guidance
 from engine.numerics import Numerics
 
 
-def uses_cfg(request: Request) -> bool:
+def uses_cfg(scales: Iterable[Guidance]) -> bool:
     """Whether any stream needs a forward with the negative prompt."""
-    return any(guidance.cfg > 1.0 for guidance in (request.video_guidance, request.audio_guidance))
+    return any(guidance.cfg > 1.0 for guidance in scales)
 
 
-def forwards(request: Request, numerics: Numerics) -> tuple[tuple[str, ...], ...]:
+def forwards(scales: Collection[Guidance], numerics: Numerics) -> tuple[tuple[str, ...], ...]:
     """Branches of each forward of a step, in order. A forward carries both streams, so either one asks for it."""
-    streams = (request.video_guidance, request.audio_guidance)
     plan: list[tuple[str, ...]] = [("cond",)]
-    if uses_cfg(request):
+    if uses_cfg(scales):
         plan = [("uncond", "cond")] if numerics.cfg_batch == "pair" else [("cond",), ("uncond",)]
-    if any(guidance.stg > 0.0 for guidance in streams):
+    if any(guidance.stg > 0.0 for guidance in scales):
         plan.append(("stg",))
-    if any(guidance.modality > 1.0 for guidance in streams):
+    if any(guidance.modality > 1.0 for guidance in scales):
         plan.append(("modality",))
     return tuple(plan)
 

@@ -8,7 +8,7 @@ from engine_reference import DIFFUSERS, DTYPES, MODELS, diffusers_connectors, en
 
 from conformance.errors import InputError
 from conformance.generator import Probe
-from engine.pipelines.ltx2_one_stage import TextStates, contexts
+from engine.pipelines.ltx2_inputs import TextStates, contexts
 
 
 def text(model: str, dtype: torch.dtype, lengths: tuple[int, ...] = (32, 5, 17)) -> tuple[torch.Tensor, torch.Tensor]:

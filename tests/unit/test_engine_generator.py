@@ -102,7 +102,7 @@ def test_taps_and_echo(model: str) -> None:
     assert sample.resolved["embeds"].keys() == {"pos", "neg"}
     assert sample.shared == ()
     assert sample.frames.shape == (1, 9, 64, 96, 3)
-    hooks = [module._forward_hooks for module in engine(model)._load(torch.float32).transformer.modules()]
+    hooks = [module._forward_hooks for module in engine(model)._loader.common("fp32").transformer.modules()]
     assert not any(hooks)
 
 
@@ -113,7 +113,7 @@ def test_negative_prompts_are_encoded_only_for_cfg() -> None:
 
 
 def test_hooks_go_when_a_forward_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    dit = engine("ltx-2")._load(torch.float32).transformer
+    dit = engine("ltx-2")._loader.common("fp32").transformer
     monkeypatch.setattr(dit.transformer_blocks[2].ff, "forward", lambda x: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tiny_case("ltx-2", "fp32", tiny_request()), depth="block")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_reference import CPU, DIFFUSERS, dit_inputs, engine_connectors, engine_dit, tiny_request
+from engine_reference import CPU, DIFFUSERS, dit_inputs, engine_connectors, engine_dit
 from torch.nn import functional
 
 from conformance.case import Guidance
@@ -23,7 +23,8 @@ from engine.models.ltx2.audio_vae import model as audio_vae
 from engine.models.ltx2.video_vae import model as video_vae
 from engine.models.ltx2.vocoder import model as vocoder
 from engine.numerics import PRESETS, Numerics, choices, preset
-from engine.pipelines.ltx2_one_stage import Latents, pack_noise, sample
+from engine.pipelines.ltx2_inputs import STREAMS, Latents, pack_noise
+from engine.pipelines.ltx2_stage import Plan, sample
 from engine.sampling import guidance
 from engine.sampling.schedule import ScheduleConfig, schedule
 from reference_impl.tiny.build import cached
@@ -69,7 +70,7 @@ def _sampled(numerics: Numerics, dtype: torch.dtype = BF16) -> Probe:
     """Two guided steps of the tiny DiT on random text."""
     dit, probe = engine_dit("ltx-2.3", dtype), Probe(depth="step")
     scales = Guidance(cfg=3.0, stg=0.0, modality=1.0, rescale=0.0)
-    request = tiny_request(video_guidance=scales, audio_guidance=scales)
+    plan = Plan(scales=dict.fromkeys(STREAMS, scales), stg_blocks=(), skip_v2a=False, frame_rate=24.0, sampler="euler")
     widths = {"video": dit.config.width, "audio": dit.config.audio_width}
     text = {
         prompt: {stream: _randn(1, 16, width, seed=seed).to(dtype) for stream, width in widths.items()}
@@ -77,7 +78,9 @@ def _sampled(numerics: Numerics, dtype: torch.dtype = BF16) -> Probe:
     }
     noise = pack_noise(_randn(*SIZES.video), _randn(*SIZES.audio, seed=1), numerics, probe)
     levels = torch.tensor([1.0, 0.4, 0.0])
-    sample(dit, request, numerics, text=text, noise=noise, sigmas=levels, latents=SIZES, probe=probe)
+    state_dtype = dtype if numerics.latent_dtype == "model" else torch.float32
+    state = {stream: noise[stream].to(state_dtype) for stream in STREAMS}
+    sample(dit, plan, numerics, text=text, state=state, sigmas=levels, latents=SIZES, probe=probe)
     return probe
 
 
@@ -167,7 +170,7 @@ CALLS = {"timestep_shape", "text_mask", "cfg_batch"}
 # no operation reads them yet
 PENDING = {
     *("connector_batch", "feature_rms_dtype", "qk_norm", "stg", "autocast", "given_tokens", "image_fit", "noiser"),
-    *("vocoder_clamp", "lora_delta_dtype", "upsample_dtype", "audio_handoff", "audio_stage"),
+    *("vocoder_clamp", "lora_delta_dtype", "upsample_dtype", "second_given_frame", "audio_handoff", "audio_stage"),
     *("sde_noise_dtype", "sde_levels_dtype", "res2s_coefficients", "midpoint_dtype"),
 }
 

@@ -11,8 +11,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.ltx2.pipeline_ltx2 import calculate_shift
 from engine_reference import ALL_GUIDANCE, DIFFUSERS, OFF, tiny_request
 
-from conformance.case import Guidance
+from conformance.case import Guidance, Request
 from conformance.errors import InputError
+from engine.numerics import Numerics
 from engine.sampling import euler, guidance
 from engine.sampling.schedule import ScheduleConfig, given, schedule
 from reference_impl.tiny.build import cached
@@ -50,7 +51,9 @@ def test_schedule_of_one_step_is_refused() -> None:
 
 
 def test_forwards_follow_the_request() -> None:
-    plan = guidance.forwards
+    def plan(request: Request, numerics: Numerics) -> tuple[tuple[str, ...], ...]:
+        return guidance.forwards((request.video_guidance, request.audio_guidance), numerics)
+
     assert plan(tiny_request(), DIFFUSERS) == (("cond",),)
     full = tiny_request(**ALL_GUIDANCE)
     assert plan(full, DIFFUSERS) == (("uncond", "cond"), ("stg",), ("modality",))

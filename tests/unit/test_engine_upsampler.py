@@ -15,11 +15,14 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_latent_upsample import LTX2LatentUps
 from video_vae_reference import diffusers_vae, draw, engine_vae
 
 from conformance.errors import InputError
+from conformance.generator import Probe
 from engine.models.ltx2 import upsampler
+from engine.numerics import Numerics
 from reference_impl.diffusers_load import realigned
 from reference_impl.tiny.build import cached
 
 DTYPES = (torch.float32, torch.bfloat16)
+DIFFUSERS = Numerics.diffusers()
 CPU = torch.device("cpu")
 SHAPES = ((1, 128, 1, 2, 2), (1, 128, 3, 3, 5), (2, 128, 2, 5, 3))
 CONFIG: dict[str, Any] = {
@@ -92,7 +95,7 @@ def test_upsample_is_the_pipeline_between_two_stages(model: str, dtype: torch.dt
         latents=latents, latents_normalized=True, height=96, width=128, output_type="latent", return_dict=False
     )[0]
     expected = LTX2Pipeline._normalize_latents(raised, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-    out = upsampler.upsample(ours, engine_vae(model, dtype), latents)
+    out = upsampler.upsample(ours, engine_vae(model, dtype), latents, DIFFUSERS, Probe())
     assert out.dtype == dtype
     assert torch.equal(out, expected)
 
@@ -135,6 +138,6 @@ def test_the_plain_resampler_has_one_scale(tmp_path: Path) -> None:
 def test_latents_that_do_not_fit() -> None:
     ours, _ = pair(tiny("ltx-2"), torch.float32)
     with pytest.raises(InputError, match=r"'latents' is \(128, 1, 2, 2\); expected a shape \[B, 128, F, H, W\]"):
-        upsampler.upsample(ours, engine_vae("ltx-2", torch.float32), torch.zeros(128, 1, 2, 2))
+        upsampler.upsample(ours, engine_vae("ltx-2", torch.float32), torch.zeros(128, 1, 2, 2), DIFFUSERS, Probe())
     with pytest.raises(InputError, match="'in_channels' is 128; expected the VAE's 16"):
-        upsampler.upsample(ours, engine_vae("other", torch.float32), torch.zeros(1, 16, 1, 2, 2))
+        upsampler.upsample(ours, engine_vae("other", torch.float32), torch.zeros(1, 16, 1, 2, 2), DIFFUSERS, Probe())

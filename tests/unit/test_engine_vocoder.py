@@ -25,7 +25,7 @@ from engine.models.ltx2.vocoder.bandwidth import BandwidthVocoder, Stft
 from engine.models.ltx2.vocoder.config import BandwidthVocoderConfig, VocoderConfig
 from engine.models.ltx2.vocoder.resample import hann_raised
 from engine.numerics import PRESETS
-from engine.pipelines.ltx2_one_stage import Latents
+from engine.pipelines.ltx2_inputs import Latents
 from reference_impl.tiny.build import cached
 from reference_impl.tiny.vocoder import stft_basis
 

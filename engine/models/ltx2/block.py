@@ -79,11 +79,12 @@ class Block(nn.Module):
         text_mask: torch.Tensor | None,
         perturbed: bool,
         isolated: bool,
+        skip_v2a: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """States [B,T,W] of both streams to their successors.
 
         text_mask: additive [B,S]. perturbed: self attention passes its values through. isolated: no attention
-        between the streams.
+        between the streams. skip_v2a: none of audio to video.
         """
         video_rows = modulation(self.scale_shift_table, video_stream.ada)
         audio_rows = modulation(self.audio_scale_shift_table, audio_stream.ada)
@@ -94,7 +95,7 @@ class Block(nn.Module):
         video = self._text_attention(self.attn2, video, video_rows, video_stream, video_table, text_mask)
         audio = self._text_attention(self.audio_attn2, audio, audio_rows, audio_stream, audio_table, text_mask)
         if not isolated:
-            video, audio = self._cross_attention(video, audio, video_stream, audio_stream)
+            video, audio = self._cross_attention(video, audio, video_stream, audio_stream, skip_v2a)
         return self._feed_forward(self.ff, video, video_rows), self._feed_forward(self.audio_ff, audio, audio_rows)
 
     def _self_attention(
@@ -122,7 +123,7 @@ class Block(nn.Module):
         return x + attention(_modulate(y, shift, scale), text, mask_BS=mask, backend=stream.attention) * gate
 
     def _cross_attention(
-        self, video: torch.Tensor, audio: torch.Tensor, video_stream: Stream, audio_stream: Stream
+        self, video: torch.Tensor, audio: torch.Tensor, video_stream: Stream, audio_stream: Stream, skip_v2a: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Both directions read the states from before either update."""
         video_table, audio_table = (
@@ -141,6 +142,9 @@ class Block(nn.Module):
             key_rope=audio_stream.cross_rope,
             backend=video_stream.attention,
         )
+        video = video + a2v_gate * a2v
+        if skip_v2a:
+            return video, audio
         v2a = self.video_to_audio_attn(
             _modulate(a, a_v2a_shift, a_v2a_scale),
             _modulate(v, v_v2a_shift, v_v2a_scale),
@@ -148,7 +152,7 @@ class Block(nn.Module):
             key_rope=video_stream.cross_rope,
             backend=audio_stream.attention,
         )
-        return video + a2v_gate * a2v, audio + v2a_gate * v2a
+        return video, audio + v2a_gate * v2a
 
     def _feed_forward(self, ff: nn.Module, x: torch.Tensor, rows: tuple[torch.Tensor, ...]) -> torch.Tensor:
         shift, scale, gate = rows[3:6]

@@ -26,6 +26,7 @@ class ModelInputs:
     valid text [B,S], or None. timestep, audio_timestep: noise level * 1000, [B] or per token [B,T].
     sigma: noise level * 1000 of the whole entry [B]. video_bounds: [B,3,T,2]; audio_bounds: [B,1,T,2].
     stg_blocks: blocks whose self attention passes its values through. isolated: no cross-modal attention.
+    skip_v2a: none of audio to video.
     """
 
     video: torch.Tensor
@@ -40,6 +41,7 @@ class ModelInputs:
     audio_bounds: torch.Tensor
     stg_blocks: tuple[int, ...] = ()
     isolated: bool = False
+    skip_v2a: bool = False
 
 
 class LTX2Transformer(nn.Module):
@@ -106,7 +108,9 @@ class LTX2Transformer(nn.Module):
         video, audio = self.proj_in(inputs.video), self.audio_proj_in(inputs.audio)
         for index, block in enumerate(self.transformer_blocks):
             perturbed = index in inputs.stg_blocks
-            video, audio = block(video, audio, video_stream, audio_stream, mask, perturbed, inputs.isolated)
+            video, audio = block(
+                video, audio, video_stream, audio_stream, mask, perturbed, inputs.isolated, inputs.skip_v2a
+            )
         return (
             _output(video, video_embedded, self.scale_shift_table, self.proj_out),
             _output(audio, audio_embedded, self.audio_scale_shift_table, self.audio_proj_out),

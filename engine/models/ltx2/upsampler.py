@@ -15,9 +15,11 @@ from torch import nn
 from torch.nn import functional
 
 from conformance.errors import bad_field
+from conformance.generator import Probe
 from engine.configfile import parse
 from engine.models.ltx2 import weights
 from engine.models.ltx2.video_vae.model import VideoVAE, denormalise, normalise
+from engine.numerics import Numerics
 
 _GROUPS = 32
 _BLUR = 5  # rows and columns of the binomial kernel
@@ -134,11 +136,13 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> LatentUpsamp
     return weights.load(partial(LatentUpsampler, UpsamplerConfig.load(folder)), folder, dtype, device)
 
 
-def upsample(upsampler: LatentUpsampler, vae: VideoVAE, latents_BCFHW: torch.Tensor) -> torch.Tensor:
+def upsample(
+    upsampler: LatentUpsampler, vae: VideoVAE, latents_BCFHW: torch.Tensor, numerics: Numerics, probe: Probe
+) -> torch.Tensor:
     """Normalised latents [B,C,F,H,W] -> normalised latents of scaled H and W, in the upsampler's dtype.
 
-    They are denormalised in their own dtype (float32 after a sampling loop), rounded to that of the upsampler, and
-    normalised again in that. InputError when the channels are not those of the upsampler and the VAE.
+    They are denormalised in the dtype the numerics say, rounded to that of the upsampler, and normalised again in that.
+    InputError when the channels are not those of the upsampler and the VAE.
     """
     shape, channels = tuple(latents_BCFHW.shape), upsampler.config.in_channels
     if vae.config.latent_channels != channels:
@@ -146,4 +150,9 @@ def upsample(upsampler: LatentUpsampler, vae: VideoVAE, latents_BCFHW: torch.Ten
     if len(shape) != 5 or 0 in shape or shape[1] != channels:
         raise bad_field("upsampler", "latents", shape, f"a shape [B, {channels}, F, H, W]")
     dtype = upsampler.final_conv.weight.dtype
-    return normalise(vae, upsampler(denormalise(vae, latents_BCFHW).to(dtype)))
+    taken_off_in = dtype if numerics.upsample_dtype == "model" else torch.float32
+    small = denormalise(vae, latents_BCFHW.to(taken_off_in)).to(dtype)
+    probe.tap("upsample/input", small)
+    large = upsampler(small)
+    probe.tap("upsample/output", large)
+    return normalise(vae, large)
