@@ -6,8 +6,6 @@ what ``TI2VidOneStagePipeline`` does on a GPU: encode, denoise, decode, in this 
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,11 @@ from conformance.case import Case, Guidance, Request
 from conformance.errors import InputError, ReferenceMissing, UnsupportedCase, bad_field
 from conformance.generator import Probe, Sample, tensor_digest
 from conformance.inputs import draw_noise, noise_generator
-from reference_impl.official import packages
+from reference_impl.official import packages, versions
+from reference_impl.official.arguments import pixels
 from reference_impl.official.config import model_version
 from reference_impl.official.load import DTYPES, Modules, load
-from reference_impl.official.taps import STREAMS, InjectedNoise, TappedStep, record
+from reference_impl.official.taps import STREAMS, record
 
 MODELS = {"ltx-2": "2.0", "ltx-2.3": "2.3"}
 PIPELINE = "one-stage-t2v"
@@ -55,7 +54,7 @@ class OfficialGenerator:
         check_case(case)
         if model_version(self._folder) != MODELS[case.model]:
             raise InputError(f"{self._folder}: not a checkpoint of {case.model}, which {case.id} asks for")
-        request = case.request
+        request, api = case.request, versions.installed()
         modules = load(self._folder, case.dtype, self._device, request.text_tokens)
         if any(block >= modules.blocks for block in request.stg_blocks):
             raise bad_field("request", "stg_blocks", request.stg_blocks, f"block indices below {modules.blocks}")
@@ -64,8 +63,9 @@ class OfficialGenerator:
         sigmas = _sigmas(request)
         probe.tap("sigmas", sigmas)
         with record(modules, probe, text["neg"].video_encoding if "neg" in text else None):
-            final = _denoise(modules, request, text, noise, sigmas.to(self._device), case.dtype, probe)
-            frames, floats, audio = _decode(modules, final)
+            final = api.denoise(modules, request, text, noise, sigmas.to(self._device), DTYPES[case.dtype], probe)
+            frames, floats = api.decode_video(final["video"], modules.video_decoder)
+            audio = _decode_audio(modules, final)
         return Sample(
             frames=frames.cpu().numpy()[None],
             frames_float=floats.float().cpu().numpy(),
@@ -106,9 +106,9 @@ def _encode(modules: Modules, request: Request, probe: Probe) -> dict[str, Any]:
     prompts = {"pos": request.prompts[0]}
     if _guided(request.video_guidance, request.audio_guidance):
         prompts["neg"] = request.negative_prompts[0]
-    states = {sign: modules.text_encoder.encode(prompt) for sign, prompt in prompts.items()}
+    states = versions.installed().encode(modules.text_encoder, list(prompts.values()))
     out = {}
-    for sign, (hidden, mask) in states.items():
+    for sign, (hidden, mask) in zip(prompts, states, strict=True):
         probe.tap(f"text/{sign}/embeds", torch.stack(hidden, dim=-1).flatten(2))
         probe.tap(f"text/{sign}/mask", mask)
         out[sign] = modules.embeddings.process_hidden_states(hidden, mask)
@@ -122,23 +122,15 @@ def _noise(request: Request, modules: Modules) -> dict[str, torch.Tensor]:
     from ltx_core.components.patchifiers import AudioPatchifier, VideoLatentPatchifier
     from ltx_core.types import AudioLatentShape, VideoLatentShape
 
-    pixels = _pixels(request)
-    video = VideoLatentShape.from_pixel_shape(pixels).to_torch_shape()
-    audio = AudioLatentShape.from_video_pixel_shape(pixels).to_torch_shape()
+    shape = pixels(request)
+    video = VideoLatentShape.from_pixel_shape(shape).to_torch_shape()
+    audio = AudioLatentShape.from_video_pixel_shape(shape).to_torch_shape()
     unpacked = draw_noise(noise_generator(request.seed), tuple(video), tuple(audio))
     patchifiers = (VideoLatentPatchifier(patch_size=1), AudioPatchifier(patch_size=1))
     return {
         stream: patchifier.patchify(noise).contiguous()
         for stream, patchifier, noise in zip(STREAMS, patchifiers, unpacked, strict=True)
     }
-
-
-def _pixels(request: Request) -> Any:
-    from ltx_core.types import VideoPixelShape
-
-    return VideoPixelShape(
-        batch=1, frames=request.num_frames, height=request.height, width=request.width, fps=request.frame_rate
-    )
 
 
 def _sigmas(request: Request) -> torch.Tensor:
@@ -150,79 +142,10 @@ def _sigmas(request: Request) -> torch.Tensor:
     return LTX2Scheduler().execute(steps=request.steps).to(torch.float32)
 
 
-def _denoise(
-    modules: Modules,
-    request: Request,
-    text: dict[str, Any],
-    noise: dict[str, torch.Tensor],
-    sigmas: torch.Tensor,
-    dtype: str,
-    probe: Probe,
-) -> dict[str, Any]:
-    """Final states: ``video`` and ``audio`` unpacked, and ``packed`` ones by stream."""
-    from ltx_core.components.diffusion_steps import EulerDiffusionStep
-    from ltx_core.components.guiders import MultiModalGuider, MultiModalGuiderParams
-    from ltx_pipelines.utils import denoise_audio_video, euler_denoising_loop, multi_modal_guider_denoising_func
-    from ltx_pipelines.utils.types import PipelineComponents
-
-    def guider(guidance: Guidance, stream: str) -> Any:
-        params = MultiModalGuiderParams(
-            cfg_scale=guidance.cfg,
-            stg_scale=guidance.stg,
-            stg_blocks=list(request.stg_blocks),
-            rescale_scale=guidance.rescale,
-            modality_scale=guidance.modality,
-            skip_step=0,
-        )
-        negative = getattr(text["neg"], f"{stream}_encoding") if "neg" in text else None
-        return MultiModalGuider(params=params, negative_context=negative)
-
-    denoise = multi_modal_guider_denoising_func(
-        guider(request.video_guidance, "video"),
-        guider(request.audio_guidance, "audio"),
-        text["pos"].video_encoding,
-        text["pos"].audio_encoding,
-        modules.transformer,
-    )
-    packed: dict[str, torch.Tensor] = {}
-
-    def loop(*arguments: Any) -> Any:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
-            states = euler_denoising_loop(*arguments, denoise_fn=denoise)
-        packed.update({stream: state.latent for stream, state in zip(STREAMS, states, strict=True)})
-        for stream in STREAMS:
-            probe.tap(f"latents/final/{stream}", packed[stream])
-        return states
-
-    device = sigmas.device
-    video, audio = denoise_audio_video(
-        output_shape=_pixels(request),
-        conditionings=[],
-        noiser=InjectedNoise(noise, probe),
-        sigmas=sigmas,
-        stepper=TappedStep(EulerDiffusionStep(), probe),
-        denoising_loop_fn=loop,
-        components=PipelineComponents(dtype=DTYPES[dtype], device=device),
-        dtype=DTYPES[dtype],
-        device=device,
-    )
-    return {"video": video.latent, "audio": audio.latent, "packed": packed}
-
-
-def _decode(modules: Modules, final: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """Bytes [F,H,W,3], values in [0,1] [1,F,H,W,3] before they become bytes, and the packages' ``Audio``."""
+def _decode_audio(modules: Modules, final: dict[str, Any]) -> Any:
     from ltx_core.model.audio_vae import decode_audio
-    from ltx_core.model.video_vae import decode_video
 
-    decoded: list[torch.Tensor] = []
-    handle = modules.video_decoder.register_forward_hook(lambda module, args, output: decoded.append(output))
-    try:
-        frames = torch.cat(list(decode_video(final["video"], modules.video_decoder)))
-    finally:
-        handle.remove()
-    (pixels_BCFHW,) = decoded
-    floats = ((pixels_BCFHW + 1.0) / 2.0).clamp(0.0, 1.0).permute(0, 2, 3, 4, 1)
-    return frames, floats, decode_audio(final["audio"], modules.audio_decoder, modules.vocoder)
+    return decode_audio(final["audio"], modules.audio_decoder, modules.vocoder)
 
 
 def _resolved(case: Case, noise: dict[str, torch.Tensor], sigmas: torch.Tensor, probe: Probe) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from conformance.errors import InputError
 from engine.models.ltx2 import mapping
+from reference_impl.official import versions
 from reference_impl.official.config import official_config
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -52,15 +53,15 @@ def load(folder: Path, dtype: str, device: str, text_tokens: int) -> Modules:
     from ltx_core.model import audio_vae, transformer, video_vae
     from ltx_core.text_encoders.gemma.encoders import encoder_configurator as gemma
 
-    tensors, config = single_file(folder), official_config(folder)
+    api, tensors, config = versions.installed(), single_file(folder), official_config(folder)
 
     def filled(module: nn.Module, names: Any) -> Any:
         return _filled(module, _renamed(tensors, names), DTYPES[dtype], device)
 
     with torch.device("meta"):
-        dit = transformer.LTXModelConfigurator.from_config(config)
-        decoder = video_vae.VideoDecoderConfigurator.from_config(config)
-        audio_decoder = audio_vae.AudioDecoderConfigurator.from_config(config)
+        dit = api.configured(transformer.LTXModelConfigurator, config)
+        decoder = api.configured(video_vae.VideoDecoderConfigurator, config)
+        audio_decoder = api.configured(audio_vae.AudioDecoderConfigurator, config)
         embeddings = _embeddings(config["transformer"], tensors)
     return Modules(
         transformer=transformer.X0Model(filled(dit, transformer.LTXV_MODEL_COMFY_RENAMING_MAP)),
@@ -68,7 +69,7 @@ def load(folder: Path, dtype: str, device: str, text_tokens: int) -> Modules:
         text_encoder=_text_encoder(folder, DTYPES[dtype], device, text_tokens),
         video_decoder=filled(decoder, video_vae.VAE_DECODER_COMFY_KEYS_FILTER),
         audio_decoder=filled(audio_decoder, audio_vae.AUDIO_VAE_DECODER_COMFY_KEYS_FILTER),
-        vocoder=filled(_vocoder(config), audio_vae.VOCODER_COMFY_KEYS_FILTER),
+        vocoder=api.computing(filled(_vocoder(config), audio_vae.VOCODER_COMFY_KEYS_FILTER)),
         blocks=config["transformer"]["num_layers"],
     )
 
@@ -140,7 +141,7 @@ def _vocoder(config: dict[str, Any]) -> Any:
     for each in generators:
         sizes = each["resblock_dilation_sizes"]
         each["resblock_dilation_sizes"] = [[*dilations, *[1] * (3 - count)] for dilations in sizes]
-    vocoder = VocoderConfigurator.from_config(config)
+    vocoder = versions.installed().configured(VocoderConfigurator, config)
     for block in vocoder.modules():
         for name in ("convs1", "convs2", "acts1", "acts2"):
             if hasattr(block, name):
@@ -149,8 +150,6 @@ def _vocoder(config: dict[str, Any]) -> Any:
 
 
 def _text_encoder(folder: Path, dtype: torch.dtype, device: str, text_tokens: int) -> Any:
-    from ltx_core.text_encoders.gemma.encoders.base_encoder import GemmaTextEncoder
-    from ltx_core.text_encoders.gemma.tokenizer import LTXVGemmaTokenizer
     from transformers import Gemma3ForConditionalGeneration
 
     found: Any = Gemma3ForConditionalGeneration.from_pretrained(
@@ -163,5 +162,4 @@ def _text_encoder(folder: Path, dtype: torch.dtype, device: str, text_tokens: in
             raise InputError(f"{folder}: text_encoder: {problem.replace('_', ' ')}, the first is {name}")
     for tensor in (*gemma.parameters(), *gemma.buffers()):  # out of the mapped file, whose alignment picks GEMMs
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
-    tokenizer = LTXVGemmaTokenizer(str(folder / "tokenizer"), text_tokens)
-    return GemmaTextEncoder(gemma.to(device).eval(), tokenizer, dtype=dtype)
+    return versions.installed().text_encoder(gemma.to(device).eval(), folder / "tokenizer", text_tokens, dtype)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from conformance.generator import BLOCK_TAPS, Probe, step_tap
-from reference_impl.official.load import Modules
 
 STREAMS = ("video", "audio")
 # the names of the diffusers layout differ in these alone
@@ -48,7 +47,7 @@ class TappedStep:
 
 
 @contextmanager
-def record(modules: Modules, probe: Probe, negative: torch.Tensor | None) -> Iterator[None]:
+def record(modules: Any, probe: Probe, negative: torch.Tensor | None) -> Iterator[None]:
     """While open, every forward is tapped. negative: the video context of the negative prompt."""
     handles: list[Any] = []
     forward: list[Any] = []
@@ -93,7 +92,7 @@ def _branch(video: Any, perturbations: Any, negative: torch.Tensor | None) -> st
     return "modality" if perturbations.any_in_batch(PerturbationType.SKIP_A2V_CROSS_ATTN, 0) else "stg"
 
 
-def _decoder_hooks(modules: Modules, probe: Probe) -> Iterator[Any]:
+def _decoder_hooks(modules: Any, probe: Probe) -> Iterator[Any]:
     def entering(name: str) -> Callable[..., None]:
         return lambda module, args: probe.tap(name, args[0])
 

@@ -1,0 +1,58 @@
+"""What differs between versions of the packages, behind one interface; everything else here knows no version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from conformance.case import Request
+from conformance.errors import ReferenceMissing
+from conformance.generator import Probe
+from reference_impl.official import packages, v1_0
+
+
+class Version(Protocol):
+    """The functions of a module ``v*``. B (1), F, H, W, C: outputs, frames, pixels, channels.
+
+    configured: a module of a configurator, from the configuration of a single file.
+    text_encoder: over a Gemma of ``dtype`` and a tokenizer folder; prompts are padded to ``text_tokens``.
+    encode: hidden states of every layer [1,T,D] and token mask [1,T], a pair each prompt, in order.
+    computing: the vocoder, ready to compute in the dtype that this version computes in.
+    denoise: final states: ``video`` and ``audio`` unpacked, and ``packed`` ones by stream. noise: packed, by stream.
+    decode_video: bytes [F,H,W,C], and values in [0,1] before they become bytes [B,F,H,W,C].
+    """
+
+    def configured(self, configurator: Any, config: dict[str, Any]) -> Any: ...
+
+    def text_encoder(self, gemma: nn.Module, tokenizer: Path, text_tokens: int, dtype: torch.dtype) -> Any: ...
+
+    def encode(self, encoder: Any, prompts: list[str]) -> list[Any]: ...
+
+    def computing(self, vocoder: nn.Module) -> nn.Module: ...
+
+    def denoise(
+        self,
+        modules: Any,
+        request: Request,
+        text: dict[str, Any],
+        noise: dict[str, torch.Tensor],
+        sigmas: torch.Tensor,
+        dtype: torch.dtype,
+        probe: Probe,
+    ) -> dict[str, Any]: ...
+
+    def decode_video(self, latent: torch.Tensor, decoder: Any) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+VERSIONS: dict[str, Version] = {"1.0.0": v1_0}
+
+
+def installed() -> Version:
+    """Those of the packages that Python imports. ReferenceMissing when their version is not a known one."""
+    found = packages.installed_version()
+    if found not in VERSIONS:
+        raise ReferenceMissing(f"official packages: version is {found}; expected one of {sorted(VERSIONS)}")
+    return VERSIONS[found]
