@@ -68,8 +68,8 @@ class Numerics:
     schedule_grid: noise levels before the shift: N values from 1 to 1/N in float64, rounded to float32
         (``float64``), or the first N of N+1 values from 1 to 0 in float32 (``float32``).
     schedule_shift: the shift divides by its denominator (``quotient``), or multiplies by the rounded ``reciprocal``.
-    vocoder_dtype: dtype the bandwidth-extending vocoder (LTX-2.3) computes in, on weights of the model dtype; the
-        LTX-2 vocoder always computes in the model dtype.
+    vocoder_dtype: dtype the bandwidth-extending vocoder (LTX-2.3) computes in, on weights of the model dtype, to
+        which the waveform is rounded; the LTX-2 vocoder always computes in the model dtype.
     vocoder_clamp: the 16 kHz stage of that vocoder is ``free``, or ``clamped`` to [-1, 1].
     resampler_dtype: dtype the taps of that vocoder's resampling filter are made in, ``model`` being the one the
         vocoder computes in, to which they are then rounded.

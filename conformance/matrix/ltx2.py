@@ -130,6 +130,7 @@ def cases() -> Iterator[Case]:
     for case in plain:
         if case.pipeline == "one-stage-t2v" and case.variant in _OFFICIAL:
             yield replace(case, numerics="official-1.0.0", suites=("official",))
+            yield replace(case, numerics="official-1.2.0", suites=("official-1.2.0",))
 
 
 def _plain() -> Iterator[Case]:

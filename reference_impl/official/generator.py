@@ -65,7 +65,7 @@ class OfficialGenerator:
         with record(modules, probe, text["neg"].video_encoding if "neg" in text else None):
             final = api.denoise(modules, request, text, noise, sigmas.to(self._device), DTYPES[case.dtype], probe)
             frames, floats = api.decode_video(final["video"], modules.video_decoder)
-            audio = _decode_audio(modules, final)
+            audio = api.decode_audio(final["audio"], modules.audio_decoder, modules.vocoder)
         return Sample(
             frames=frames.cpu().numpy()[None],
             frames_float=floats.float().cpu().numpy(),
@@ -140,12 +140,6 @@ def _sigmas(request: Request) -> torch.Tensor:
     from ltx_core.components.schedulers import LTX2Scheduler
 
     return LTX2Scheduler().execute(steps=request.steps).to(torch.float32)
-
-
-def _decode_audio(modules: Modules, final: dict[str, Any]) -> Any:
-    from ltx_core.model.audio_vae import decode_audio
-
-    return decode_audio(final["audio"], modules.audio_decoder, modules.vocoder)
 
 
 def _resolved(case: Case, noise: dict[str, torch.Tensor], sigmas: torch.Tensor, probe: Probe) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def load(folder: Path, dtype: str, device: str, text_tokens: int) -> Modules:
         text_encoder=_text_encoder(folder, DTYPES[dtype], device, text_tokens),
         video_decoder=filled(decoder, video_vae.VAE_DECODER_COMFY_KEYS_FILTER),
         audio_decoder=filled(audio_decoder, audio_vae.AUDIO_VAE_DECODER_COMFY_KEYS_FILTER),
-        vocoder=api.computing(filled(_vocoder(config), audio_vae.VOCODER_COMFY_KEYS_FILTER)),
+        vocoder=filled(_vocoder(config), audio_vae.VOCODER_COMFY_KEYS_FILTER),
         blocks=config["transformer"]["num_layers"],
     )
 

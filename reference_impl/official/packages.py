@@ -37,10 +37,11 @@ def install() -> str:
     if absent:
         raise ReferenceMissing(f"official packages: no module {absent[0]!r}; {_HOW}")
     try:
-        with _stand_in_for_torchaudio():
+        with _stand_in("torchaudio"):  # spectrograms of audio *encoding*
             importlib.import_module("ltx_core.loader")  # first: ltx_core.quantization imports it in a circle
             importlib.import_module("ltx_core.model.audio_vae")
-        importlib.import_module("ltx_pipelines.utils")
+        with _stand_in("OpenImageIO"):  # EXR files, in 1.2.0
+            importlib.import_module("ltx_pipelines.utils")
     except ImportError as error:
         raise ReferenceMissing(f"official packages: cannot be imported ({error}); {_HOW}") from None
     return installed_version()
@@ -76,15 +77,15 @@ def _use_checkout() -> None:
 
 
 @contextmanager
-def _stand_in_for_torchaudio() -> Iterator[None]:
-    """The packages import torchaudio for the spectrograms of audio *encoding*; nothing here encodes audio."""
+def _stand_in(name: str) -> Iterator[None]:
+    """An empty module for one that the packages import at the top and nothing here calls, where it is absent."""
     try:
-        importlib.import_module("torchaudio")
+        importlib.import_module(name)
     except (ImportError, OSError):  # absent, or built for another torch
-        sys.modules["torchaudio"] = types.ModuleType("torchaudio")
+        sys.modules[name] = types.ModuleType(name)
         try:
             yield
         finally:
-            del sys.modules["torchaudio"]  # nobody else may take it for the real one
+            del sys.modules[name]  # nobody else may take it for the real one
     else:
         yield

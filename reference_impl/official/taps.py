@@ -51,12 +51,13 @@ def record(modules: Any, probe: Probe, negative: torch.Tensor | None) -> Iterato
     """While open, every forward is tapped. negative: the video context of the negative prompt."""
     handles: list[Any] = []
     forward: list[Any] = []
-    step = -1
+    step, branch = -1, ""
+    dit = modules.transformer.velocity_model
 
     def enter(module: Any, args: tuple[Any, ...]) -> None:
-        nonlocal step
+        nonlocal step, branch
         streams, perturbations = dict(zip(STREAMS, args[:2], strict=True)), args[2]
-        branch = _branch(streams["video"], perturbations, negative)
+        branch = _branch(streams["video"], perturbations, negative, branch, modules.blocks)
         if branch == "cond":
             step += 1
             for stream, modality in streams.items():
@@ -71,7 +72,6 @@ def record(modules: Any, probe: Probe, negative: torch.Tensor | None) -> Iterato
             probe.model_tap(f"velocity/{stream}", velocity)
         forward.pop().__exit__(None, None, None)
 
-    dit = modules.transformer.velocity_model
     try:
         handles.append(dit.register_forward_pre_hook(enter))
         handles.append(dit.register_forward_hook(leave))
@@ -84,12 +84,20 @@ def record(modules: Any, probe: Probe, negative: torch.Tensor | None) -> Iterato
             handle.remove()
 
 
-def _branch(video: Any, perturbations: Any, negative: torch.Tensor | None) -> str:
-    if perturbations is None:
-        return "uncond" if video.context is negative else "cond"
-    from ltx_core.guidance.perturbations import PerturbationType
+def _branch(video: Any, perturbations: Any, negative: torch.Tensor | None, last: str, blocks: int) -> str:
+    """last: the branch before this one. Where nothing is perturbed 1.0.0 passes None, 1.2.0 an empty configuration."""
+    from ltx_core.guidance.perturbations import PerturbationType as Kind
 
-    return "modality" if perturbations.any_in_batch(PerturbationType.SKIP_A2V_CROSS_ATTN, 0) else "stg"
+    def skipped(*kinds: Any) -> bool:
+        each = ((kind, block) for kind in kinds for block in range(blocks))
+        return perturbations is not None and any(perturbations.any_in_batch(*pair) for pair in each)
+
+    if skipped(Kind.SKIP_A2V_CROSS_ATTN):
+        return "modality"
+    if skipped(Kind.SKIP_VIDEO_SELF_ATTN, Kind.SKIP_AUDIO_SELF_ATTN):
+        return "stg"
+    # both prompts can be the same text: the negative one comes second
+    return "uncond" if last == "cond" and negative is not None and video.context.equal(negative) else "cond"
 
 
 def _decoder_hooks(modules: Any, probe: Probe) -> Iterator[Any]:

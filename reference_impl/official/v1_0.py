@@ -31,10 +31,6 @@ def encode(encoder: Any, prompts: list[str]) -> list[Any]:
     return [encoder.encode(prompt) for prompt in prompts]
 
 
-def computing(vocoder: nn.Module) -> nn.Module:
-    return vocoder
-
-
 def denoise(
     modules: Any,
     request: Request,
@@ -91,3 +87,9 @@ def decode_video(latent: torch.Tensor, decoder: Any) -> tuple[torch.Tensor, torc
     (pixels_BCFHW,) = decoded
     floats = ((pixels_BCFHW + 1.0) / 2.0).clamp(0.0, 1.0).permute(0, 2, 3, 4, 1)
     return frames, floats
+
+
+def decode_audio(latent: torch.Tensor, decoder: Any, vocoder: Any) -> Any:
+    from ltx_core.model.audio_vae import decode_audio
+
+    return decode_audio(latent, decoder, vocoder)

@@ -11,7 +11,7 @@ from torch import nn
 from conformance.case import Request
 from conformance.errors import ReferenceMissing
 from conformance.generator import Probe
-from reference_impl.official import packages, v1_0
+from reference_impl.official import packages, v1_0, v1_2
 
 
 class Version(Protocol):
@@ -20,9 +20,9 @@ class Version(Protocol):
     configured: a module of a configurator, from the configuration of a single file.
     text_encoder: over a Gemma of ``dtype`` and a tokenizer folder; prompts are padded to ``text_tokens``.
     encode: hidden states of every layer [1,T,D] and token mask [1,T], a pair each prompt, in order.
-    computing: the vocoder, ready to compute in the dtype that this version computes in.
     denoise: final states: ``video`` and ``audio`` unpacked, and ``packed`` ones by stream. noise: packed, by stream.
     decode_video: bytes [F,H,W,C], and values in [0,1] before they become bytes [B,F,H,W,C].
+    decode_audio: the packages' ``Audio``. The vocoder may be left in another dtype.
     """
 
     def configured(self, configurator: Any, config: dict[str, Any]) -> Any: ...
@@ -30,8 +30,6 @@ class Version(Protocol):
     def text_encoder(self, gemma: nn.Module, tokenizer: Path, text_tokens: int, dtype: torch.dtype) -> Any: ...
 
     def encode(self, encoder: Any, prompts: list[str]) -> list[Any]: ...
-
-    def computing(self, vocoder: nn.Module) -> nn.Module: ...
 
     def denoise(
         self,
@@ -46,8 +44,10 @@ class Version(Protocol):
 
     def decode_video(self, latent: torch.Tensor, decoder: Any) -> tuple[torch.Tensor, torch.Tensor]: ...
 
+    def decode_audio(self, latent: torch.Tensor, decoder: Any, vocoder: Any) -> Any: ...
 
-VERSIONS: dict[str, Version] = {"1.0.0": v1_0}
+
+VERSIONS: dict[str, Version] = {"1.0.0": v1_0, "1.2.0": v1_2}
 
 
 def installed() -> Version:

@@ -70,7 +70,11 @@ def test_a_checkout_is_found_before_anything_installed(monkeypatch: pytest.Monke
 
 
 def test_the_reference_follows_from_the_numerics() -> None:
-    assert {worker.reference_of(case) for case in select(all_cases(), [], "official")} == {"official"}
+    for suite, version in (("official", "1.0.0"), ("official-1.2.0", "1.2.0")):
+        cases = select(all_cases(), [], suite)
+        assert {case.numerics for case in cases} == {f"official-{version}"}
+        assert {worker.reference_of(case) for case in cases} == {"official"}
+        assert set(cases) <= set(select(all_cases(), [], "full"))
     assert {worker.reference_of(case) for case in select(all_cases(), [], "default")} == {"diffusers"}
     assert {case.numerics for case in all_cases()} <= PRESETS.keys()
     assert {"official", "diffusers"} == worker.REFERENCES.keys()

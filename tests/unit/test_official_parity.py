@@ -1,4 +1,4 @@
-"""The engine under ``official-1.0.0`` against ltx-core and ltx-pipelines 1.0.0, bit for bit; skipped without them."""
+"""The engine against the installed ltx-core and ltx-pipelines under the preset of their version, bit for bit."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ from conformance.errors import ReferenceMissing
 from conformance.generator import Probe
 from conformance.handshake import handshake
 from engine.generator import build as build_engine
-from engine.numerics import preset
+from engine.numerics import PRESETS, choices, preset
 from engine.sampling import euler, guidance
 from engine.sampling.schedule import ScheduleConfig, schedule
-from reference_impl.official import generator, packages
+from reference_impl.official import generator, packages, versions
 from reference_impl.official.load import Modules, load
 from reference_impl.tiny import official_file
 from reference_impl.tiny.build import MODELS, cached
 
-NAME = "official-1.0.0"
-OFFICIAL = preset(NAME)
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 try:
-    VERSION = packages.install()
+    NAME = f"official-{packages.install()}"
 except ReferenceMissing as missing:
     pytest.skip(str(missing), allow_module_level=True)
-pytestmark = pytest.mark.skipif(f"official-{VERSION}" != NAME, reason=f"the packages are of version {VERSION}")
+if NAME not in PRESETS:
+    pytest.skip(f"the packages are {NAME}", allow_module_level=True)
+OFFICIAL = preset(NAME)
+# tokens of the first latent frame, of 3 x 5 each, that are given: their timestep is 0
+GIVEN = 15
 
 
 @cache
@@ -49,8 +51,9 @@ def modules(model: str, dtype: torch.dtype) -> Modules:
     return load(cached(model), NAMES[dtype], "cpu", 32)
 
 
-def test_nobody_takes_the_stand_in_for_torchaudio() -> None:
-    assert "torchaudio" not in sys.modules or sys.modules["torchaudio"].__file__
+@pytest.mark.parametrize("name", ["torchaudio", "OpenImageIO"])
+def test_nobody_takes_a_stand_in_for_the_real_one(name: str) -> None:
+    assert name not in sys.modules or sys.modules[name].__file__
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -89,11 +92,12 @@ def _inputs(model: str, dtype: torch.dtype) -> Any:
         name: inputs.sigma[:, None].expand(-1, state.shape[1])
         for name, state in (("timestep", inputs.video), ("audio_timestep", inputs.audio))
     }
-    return replace(inputs, **times, video_bounds=inputs.video_bounds.to(dtype))
+    rounded = inputs.video_bounds.to(dtype if OFFICIAL.positions_dtype == "model" else torch.float32)
+    return replace(inputs, **times, video_bounds=rounded)
 
 
 @torch.inference_mode()
-def _forward(dit: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _forward(dit: Any, inputs: Any, given: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     from ltx_core.model.transformer import Modality
 
     level = torch.tensor(0.7317)
@@ -101,11 +105,26 @@ def _forward(dit: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         (inputs.video, inputs.video_bounds, inputs.video_text),
         (inputs.audio, inputs.audio_bounds, inputs.audio_text),
     )
+    masks = [torch.ones(1, x.shape[1], 1) for x, _, _ in streams]
+    masks[0][:, :given] = 0
     modalities = [
-        Modality(latent=x, sigma=level, timesteps=torch.ones(1, x.shape[1], 1) * level, positions=at, context=text)
-        for x, at, text in streams
+        Modality(latent=x, sigma=level, timesteps=mask * level, positions=at, context=text)
+        for (x, at, text), mask in zip(streams, masks, strict=True)
     ]
     return dit(*modalities, None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_given_frame_tells_whose_noise_level_the_cross_modal_heads_read(model: str, dtype: torch.dtype) -> None:
+    inputs = _inputs(model, dtype)
+    inputs = replace(inputs, timestep=torch.where(torch.arange(inputs.video.shape[1]) < GIVEN, 0.0, inputs.timestep))
+    theirs = _forward(modules(model, dtype).transformer.velocity_model, inputs, GIVEN)
+    for value in choices()["av_timestep"]:
+        mine = engine_dit(model, dtype)(inputs, replace(OFFICIAL, av_timestep=value))
+        same = value == OFFICIAL.av_timestep
+        for a, b in zip(mine, theirs, strict=True):
+            assert torch.equal(a, b) if same else (a - b).float().norm() / b.float().norm() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -170,6 +189,6 @@ def test_the_packages_own_loader_reads_the_tiny_single_file(model: str) -> None:
         assert built.state_dict().keys() == wanted.keys()
         assert all(torch.equal(tensor, wanted[key]) for key, tensor in built.state_dict().items())
     with torch.device("meta"):
-        encoder = video_vae.VideoEncoderConfigurator.from_config(builder.model_config())
+        encoder = versions.installed().configured(video_vae.VideoEncoderConfigurator, builder.model_config())
     state = builder.load_sd([path], builder.registry, CPU, video_vae.VAE_ENCODER_COMFY_KEYS_FILTER).sd
     assert encoder.state_dict().keys() == state.keys()  # its widths are those of the released model

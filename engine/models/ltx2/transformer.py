@@ -76,10 +76,12 @@ class LTX2Transformer(nn.Module):
         """Velocity [B,T,C] of video and audio, in the model dtype."""
         dtype = inputs.video.dtype
         video_ropes, audio_ropes = self._ropes(inputs, numerics)
-        own = numerics.av_timestep == "own"
+        own, own_gate = numerics.av_timestep != "cross", numerics.av_timestep == "own"
         video_cross = inputs.timestep if own else inputs.sigma
         audio_cross = inputs.audio_timestep if own else inputs.sigma
         gate_factor = self.config.cross_attn_timestep_scale_multiplier / self.config.timestep_scale_multiplier
+        video_gate = (inputs.timestep if own_gate else inputs.sigma) * gate_factor
+        audio_gate = (inputs.audio_timestep if own_gate else inputs.sigma) * gate_factor
         video_ada, video_embedded = self.time_embed(inputs.timestep, dtype)
         audio_ada, audio_embedded = self.audio_time_embed(inputs.audio_timestep, dtype)
         mod = self.config.cross_attn_mod
@@ -89,7 +91,7 @@ class LTX2Transformer(nn.Module):
             ada=video_ada,
             ada_prompt=self.prompt_adaln(inputs.sigma, dtype)[0] if mod else None,
             ada_cross=self.av_cross_attn_video_scale_shift(video_cross, dtype)[0],
-            ada_cross_gate=self.av_cross_attn_video_a2v_gate(video_cross * gate_factor, dtype)[0],
+            ada_cross_gate=self.av_cross_attn_video_a2v_gate(video_gate, dtype)[0],
             rope=video_ropes[0],
             cross_rope=video_ropes[1],
             attention=numerics.attention,
@@ -99,7 +101,7 @@ class LTX2Transformer(nn.Module):
             ada=audio_ada,
             ada_prompt=self.audio_prompt_adaln(inputs.sigma, dtype)[0] if mod else None,
             ada_cross=self.av_cross_attn_audio_scale_shift(audio_cross, dtype)[0],
-            ada_cross_gate=self.av_cross_attn_audio_v2a_gate(audio_cross * gate_factor, dtype)[0],
+            ada_cross_gate=self.av_cross_attn_audio_v2a_gate(audio_gate, dtype)[0],
             rope=audio_ropes[0],
             cross_rope=audio_ropes[1],
             attention=numerics.attention,

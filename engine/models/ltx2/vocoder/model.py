@@ -27,7 +27,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Vocoder:
 
 
 def waveform(vocoder: Vocoder, mel_BCTM: torch.Tensor, numerics: Numerics) -> torch.Tensor:
-    """Log-mel spectrogram [B,C,T,M] to waveform [B,C,N] around [-1,1], in the dtype that was computed in.
+    """Log-mel spectrogram [B,C,T,M] to waveform [B,C,N] around [-1,1], in the spectrogram's dtype.
 
     InputError when the input's channels and bins do not fit.
     """
@@ -37,4 +37,4 @@ def waveform(vocoder: Vocoder, mel_BCTM: torch.Tensor, numerics: Numerics) -> to
         return vocoder(mel_BCTM, numerics)
     # weights stay rounded to the model's dtype; the copies live as long as the call
     tensors = {name: tensor.float() for name, tensor in vocoder.state_dict().items()}
-    return torch.func.functional_call(vocoder, tensors, (mel_BCTM.float(), numerics))
+    return torch.func.functional_call(vocoder, tensors, (mel_BCTM.float(), numerics)).to(mel_BCTM.dtype)
