@@ -27,7 +27,7 @@ def text_encoder(gemma: nn.Module, tokenizer: Path, text_tokens: int, dtype: tor
     from transformers import AutoTokenizer
 
     words = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-    return LTXGemmaTextEncoder(gemma, LTXGemmaTokenizer(words, text_tokens), dtype=dtype)  # type: ignore[no-untyped-call]
+    return LTXGemmaTextEncoder(gemma, LTXGemmaTokenizer(words, text_tokens), dtype=dtype)
 
 
 def encode(encoder: Any, prompts: list[str]) -> list[Any]:

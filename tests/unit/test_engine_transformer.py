@@ -55,6 +55,36 @@ def test_timesteps_per_token(model: str, own: bool) -> None:
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize(("value", "scale", "gate"), [("cross", 0, 0), ("own", 1, 1), ("own-cross-gate", 1, 0)])
+def test_what_the_cross_modal_heads_read(value: Any, scale: int, gate: int) -> None:
+    """0: the noise level of the whole entry; 1: the own timestep of every token."""
+    inputs = dit_inputs("ltx-2.3", torch.float32)
+    inputs = replace(
+        inputs,
+        timestep=inputs.sigma[:, None] * torch.linspace(0, 1, inputs.video.shape[1]),
+        audio_timestep=inputs.sigma[:, None] * torch.linspace(1, 0.2, inputs.audio.shape[1]),
+    )
+    read: dict[str, torch.Tensor] = {}
+    dit = engine_dit("ltx-2.3", torch.float32)
+    levels = ((inputs.sigma, inputs.sigma), (inputs.timestep, inputs.audio_timestep))
+    expected = {
+        "av_cross_attn_video_scale_shift": levels[scale][0],
+        "av_cross_attn_audio_scale_shift": levels[scale][1],
+        "av_cross_attn_video_a2v_gate": levels[gate][0],
+        "av_cross_attn_audio_v2a_gate": levels[gate][1],
+    }
+
+    def watch(name: str) -> Any:
+        return dit.get_submodule(name).register_forward_pre_hook(lambda _, args: read.update({name: args[0]}))
+
+    hooks = [watch(name) for name in expected]
+    dit(inputs, replace(DIFFUSERS, av_timestep=value))
+    for hook in hooks:
+        hook.remove()
+    assert read.keys() == expected.keys()
+    assert all(torch.equal(read[name], level) for name, level in expected.items())
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_constant_timesteps_per_token_are_the_batch_timestep(model: str) -> None:
     inputs = dit_inputs(model, torch.float32)
