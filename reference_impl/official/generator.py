@@ -50,7 +50,7 @@ class OfficialGenerator:
         the packages are of another version than the case's numerics.
         """
         if case.numerics.startswith("official-") and case.numerics != self.name:
-            raise ReferenceMissing(f"{case.id}: wants {case.numerics}; installed is {self.name} (docs/official.md)")
+            raise ReferenceMissing(f"{case.id}: wants {case.numerics}; installed is {self.name}; {packages.HOW}")
         check_case(case)
         if model_version(self._folder) != MODELS[case.model]:
             raise InputError(f"{self._folder}: not a checkpoint of {case.model}, which {case.id} asks for")

@@ -23,7 +23,7 @@ from conformance.errors import InputError, ReferenceMissing
 SETTING = "CONFORMANCE_LTX_OFFICIAL"
 _SOURCES = ("packages/ltx-core/src", "packages/ltx-pipelines/src")
 _NEEDED = ("ltx_core", "ltx_pipelines", "einops", "scipy")
-_HOW = f"`make official` installs version 1.0.0, {SETTING}=/path/to/LTX-2 uses a checkout (docs/official.md)"
+HOW = f"`make official` installs version 1.0.0, {SETTING}=/path/to/LTX-2 uses a checkout (docs/official.md)"
 
 
 def install() -> str:
@@ -35,7 +35,7 @@ def install() -> str:
     _use_checkout()
     absent = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if absent:
-        raise ReferenceMissing(f"official packages: no module {absent[0]!r}; {_HOW}")
+        raise ReferenceMissing(f"official packages: no module {absent[0]!r}; {HOW}")
     try:
         with _stand_in("torchaudio"):  # spectrograms of audio *encoding*
             importlib.import_module("ltx_core.loader")  # first: ltx_core.quantization imports it in a circle
@@ -43,7 +43,7 @@ def install() -> str:
         with _stand_in("OpenImageIO"):  # EXR files, in 1.2.0
             importlib.import_module("ltx_pipelines.utils")
     except ImportError as error:
-        raise ReferenceMissing(f"official packages: cannot be imported ({error}); {_HOW}") from None
+        raise ReferenceMissing(f"official packages: cannot be imported ({error}); {HOW}") from None
     return installed_version()
 
 
@@ -51,14 +51,14 @@ def installed_version() -> str:
     """The version of ``ltx_core`` that Python imports. ReferenceMissing when there is none or it has no version."""
     spec = importlib.util.find_spec("ltx_core")
     if spec is None or spec.origin is None:
-        raise ReferenceMissing(f"official packages: no module 'ltx_core'; {_HOW}")
+        raise ReferenceMissing(f"official packages: no module 'ltx_core'; {HOW}")
     project = Path(spec.origin).parents[2] / "pyproject.toml"
     try:
         # a checkout: packages/ltx-core/src/ltx_core/__init__.py
         checkout = tomllib.loads(project.read_text()) if project.is_file() else None
         found = version("ltx-core") if checkout is None else checkout["project"]["version"]
     except (KeyError, OSError, tomllib.TOMLDecodeError, PackageNotFoundError):
-        raise ReferenceMissing(f"official packages: {spec.origin}: no version is recorded; {_HOW}") from None
+        raise ReferenceMissing(f"official packages: {spec.origin}: no version is recorded; {HOW}") from None
     if not re.fullmatch(r"[0-9a-z.]+", str(found)):
         raise ReferenceMissing(f"official packages: version is {found!r}; expected numbers and dots")
     return str(found)
