@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conformance.errors import InputError
 from conformance.matrix import all_cases, parse_shard, select, shard
-from conformance.matrix.ltx2 import sigmas
+from conformance.matrix.ltx2_requests import sigmas
 
 CASES = all_cases()
 
