@@ -6,11 +6,15 @@ Legend: H W pixels, 3 colours.
 from __future__ import annotations
 
 import io
+import math
 from fractions import Fraction
 
 import av
 import numpy as np
 import torch
+from torch.nn import functional
+
+from conformance.errors import bad_field
 
 from engine.numerics import Numerics
 
@@ -41,3 +45,26 @@ def to_model(
     """uint8 [H,W,3] to [1,3,1,height,width] in [-1,1]: fitted, scaled in float32, then rounded to ``dtype``."""
     unit = torch.from_numpy(picture_HW3.astype(np.float32) / 255.0)
     return (2.0 * unit - 1.0).permute(2, 0, 1)[None, :, None].to(device=device, dtype=dtype)
+
+
+def cropped(picture_HW3: np.ndarray, crf: int, height: int, width: int) -> torch.Tensor:
+    """A uint8 picture of any size to [1,3,1,height,width] in [-1,1], float32: as much of its middle as fits the shape.
+
+    It passes through H.264 at its own size, of which the last row or column goes when their number is odd, then is
+    resized bilinearly, without a low-pass filter, until it covers the clip, and cut. InputError for a picture that
+    is too small to be encoded. Source: ``load_image_conditioning`` of ltx-pipelines 1.0.0, bit for bit.
+    """
+    if crf > 0:
+        rows, columns = (size // 2 * 2 for size in picture_HW3.shape[:2])
+        if not rows or not columns:
+            raise bad_field(
+                "image", "size", picture_HW3.shape[:2], "at least two rows and columns, to pass through H.264"
+            )
+        picture_HW3 = through_h264(np.ascontiguousarray(picture_HW3[:rows, :columns]), crf)
+    rows, columns = picture_HW3.shape[:2]
+    scale = max(height / rows, width / columns)
+    covering = (math.ceil(rows * scale), math.ceil(columns * scale))
+    pixels = torch.from_numpy(picture_HW3.astype(np.float32)).permute(2, 0, 1)[None]
+    pixels = functional.interpolate(pixels, size=covering, mode="bilinear", align_corners=False)
+    top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
+    return pixels[:, :, None, top : top + height, left : left + width] / 127.5 - 1.0

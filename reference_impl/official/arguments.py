@@ -9,15 +9,6 @@ import torch
 from conformance.case import Guidance, Request
 
 
-def pixels(request: Request) -> Any:
-    """The ``VideoPixelShape`` of the video."""
-    from ltx_core.types import VideoPixelShape
-
-    return VideoPixelShape(
-        batch=1, frames=request.num_frames, height=request.height, width=request.width, fps=request.frame_rate
-    )
-
-
 def guider(guidance: Guidance, request: Request, negative: torch.Tensor | None) -> Any:
     """The ``MultiModalGuider`` of one stream. negative: its text context of the negative prompt, under CFG."""
     from ltx_core.components.guiders import MultiModalGuider, MultiModalGuiderParams

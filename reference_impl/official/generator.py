@@ -1,12 +1,14 @@
-"""Generator ``official-VERSION``: one-stage text-to-video through the user's own ltx-core and ltx-pipelines.
+"""Generator ``official-VERSION``: video with audio through the user's own ltx-core and ltx-pipelines.
 
 The packages do all arithmetic; noise and, where the case states them, noise levels are injected. What is done here is
-what ``TI2VidOneStagePipeline`` does on a GPU: encode, denoise, decode, in this order.
+what ``TI2VidOneStagePipeline``, ``TI2VidTwoStagesPipeline`` and ``TI2VidTwoStagesHQPipeline`` do on a GPU, in their
+order.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import contextlib
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,17 @@ from conformance import checkpoint
 from conformance.case import Case, Guidance, Request
 from conformance.errors import InputError, ReferenceMissing, UnsupportedCase, bad_field
 from conformance.generator import Probe, Sample, tensor_digest
-from conformance.inputs import draw_noise, noise_generator
 from reference_impl.official import packages, versions
-from reference_impl.official.arguments import pixels
 from reference_impl.official.config import model_version
-from reference_impl.official.load import DTYPES, Modules, load
-from reference_impl.official.taps import STREAMS, record
+from reference_impl.official.image import conditionings
+from reference_impl.official.load import DTYPES, Modules, load, load_transformer
+from reference_impl.official.lora import distilled_lora, lora_digest
+from reference_impl.official.stages import Stage, stages
+from reference_impl.official.taps import record, record_decoders
+from reference_impl.official.upsampler import FOLDER as UPSAMPLER
+from reference_impl.official.upsampler import upsample
 
 MODELS = {"ltx-2": "2.0", "ltx-2.3": "2.3"}
-PIPELINE = "one-stage-t2v"
 
 
 def build(folder: Path, device: str) -> OfficialGenerator:
@@ -51,19 +55,26 @@ class OfficialGenerator:
         """
         if case.numerics.startswith("official-") and case.numerics != self.name:
             raise ReferenceMissing(f"{case.id}: wants {case.numerics}; installed is {self.name}; {packages.HOW}")
-        check_case(case)
+        check_case(case, versions.of(self._version))
         if model_version(self._folder) != MODELS[case.model]:
             raise InputError(f"{self._folder}: not a checkpoint of {case.model}, which {case.id} asks for")
         request, api = case.request, versions.installed()
-        modules = load(self._folder, case.dtype, self._device, request.text_tokens)
+        plan = stages(case.pipeline, request)
+        modules = load(
+            self._folder,
+            case.dtype,
+            self._device,
+            request.text_tokens,
+            lora=plan[0].lora,
+            image=request.image is not None,
+            second=request.second is not None,
+        )
         if any(block >= modules.blocks for block in request.stg_blocks):
             raise bad_field("request", "stg_blocks", request.stg_blocks, f"block indices below {modules.blocks}")
         text = _encode(modules, request, probe)
-        noise = _noise(request, modules)
-        sigmas = _sigmas(request)
-        probe.tap("sigmas", sigmas)
-        with record(modules, probe, text["neg"].video_encoding if "neg" in text else None):
-            final = api.denoise(modules, request, text, noise, sigmas.to(self._device), DTYPES[case.dtype], probe)
+        run = _Run(case=case, folder=self._folder, device=self._device, api=api, probe=probe)
+        final = _sampled(modules, plan, text, run)
+        with record_decoders(modules, probe):
             frames, floats = api.decode_video(final["video"], modules.video_decoder)
             audio = api.decode_audio(final["audio"], modules.audio_decoder, modules.vocoder)
         return Sample(
@@ -74,7 +85,7 @@ class OfficialGenerator:
             latents={stream: state.float().cpu() for stream, state in final["packed"].items()},
             trace=probe.trace,
             tensors=probe.tensors,
-            resolved=_resolved(case, noise, sigmas, probe) | {"weights": checkpoint.digests(self._folder)},
+            resolved=_resolved(case, plan, self._folder, probe),
             ledger={
                 "ltx_core": self._version,
                 "text_attention": modules.text_encoder.model.config._attn_implementation,
@@ -82,13 +93,23 @@ class OfficialGenerator:
         )
 
 
-def check_case(case: Case) -> None:
-    """UnsupportedCase for what the packages' one-stage pipeline cannot do."""
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    case: Case
+    folder: Path
+    device: str
+    api: versions.Version
+    probe: Probe
+
+
+def check_case(case: Case, api: versions.Version) -> None:
+    """UnsupportedCase for what the packages' pipelines, or the calls of them here, cannot do."""
     for field, value, able in (
         ("model", case.model, tuple(MODELS)),
-        ("pipeline", case.pipeline, (PIPELINE,)),
+        ("pipeline", case.pipeline, api.PIPELINES),
         ("layout", case.layout.name, ("single",)),
         ("number of prompts", len(case.request.prompts), (1,)),
+        ("skip_v2a", case.request.skip_v2a, (False, True) if api.SKIPS_V2A else (False,)),
     ):
         if value not in able:
             raise UnsupportedCase(f"{case.id}: official does not run {field} {value!r}; it runs {able}")
@@ -117,52 +138,67 @@ def _encode(modules: Modules, request: Request, probe: Probe) -> dict[str, Any]:
     return out
 
 
-def _noise(request: Request, modules: Modules) -> dict[str, torch.Tensor]:
-    """The harness's noise as packed tokens [1,T,C], float32, in memory as the packages draw theirs."""
-    from ltx_core.components.patchifiers import AudioPatchifier, VideoLatentPatchifier
-    from ltx_core.types import AudioLatentShape, VideoLatentShape
-
-    shape = pixels(request)
-    video = VideoLatentShape.from_pixel_shape(shape).to_torch_shape()
-    audio = AudioLatentShape.from_video_pixel_shape(shape).to_torch_shape()
-    unpacked = draw_noise(noise_generator(request.seed), tuple(video), tuple(audio))
-    patchifiers = (VideoLatentPatchifier(patch_size=1), AudioPatchifier(patch_size=1))
-    return {
-        stream: patchifier.patchify(noise).contiguous()
-        for stream, patchifier, noise in zip(STREAMS, patchifiers, unpacked, strict=True)
-    }
-
-
-def _sigmas(request: Request) -> torch.Tensor:
-    """The packages' schedule, or the case's levels, with the final 0; float32 on the CPU."""
-    if request.sigmas is not None:
-        return torch.tensor([*request.sigmas, 0.0], dtype=torch.float32)
-    from ltx_core.components.schedulers import LTX2Scheduler
-
-    return LTX2Scheduler().execute(steps=request.steps).to(torch.float32)
+def _sampled(modules: Modules, stages: list[Stage], text: dict[str, Any], run: _Run) -> dict[str, Any]:
+    """Final states of the last stage: ``video`` and ``audio`` unpacked, and ``packed`` ones by stream."""
+    request, probe, dtype = run.case.request, run.probe, DTYPES[run.case.dtype]
+    final, initial, lora = {}, None, stages[0].lora
+    for stage in stages:
+        with probe.scope(stage.name) if stage.name else contextlib.nullcontext():
+            probe.tap("sigmas", stage.sigmas)
+            given = conditionings(request.image, stage, modules.video_encoder, dtype, torch.device(run.device), probe)
+            if stage.lora != lora:
+                modules, lora = replace(modules, transformer=None), stage.lora  # first give the memory back
+                transformer = load_transformer(run.folder, run.case.dtype, run.device, lora)
+                modules = replace(modules, transformer=transformer)
+            negative = text["neg"].video_encoding if "neg" in text and stage.guided else None
+            with record(modules, probe, negative, stage.second_order):
+                final = run.api.denoise(modules, stage, request, text, dtype, probe, given=given, initial=initial)
+        if stage is not stages[-1]:
+            video = upsample(final["video"], modules.video_encoder, modules.upsampler, probe)
+            initial = {"video": video, "audio": final["audio"]}
+    return final
 
 
-def _resolved(case: Case, noise: dict[str, torch.Tensor], sigmas: torch.Tensor, probe: Probe) -> dict[str, Any]:
-    request = case.request
+def _resolved(case: Case, stages: list[Stage], folder: Path, probe: Probe) -> dict[str, Any]:
+    request, first = case.request, stages[0]
     signs = [sign for sign in ("pos", "neg") if f"text/{sign}/embeds" in probe.trace]
     return {
         "height": request.height,
         "width": request.width,
         "num_frames": request.num_frames,
         "frame_rate": request.frame_rate,
-        "steps": len(sigmas) - 1,
-        "sigmas": sigmas.tolist(),
-        "video_tokens": noise["video"].shape[1],
-        "audio_tokens": noise["audio"].shape[1],
+        "steps": len(first.sigmas) - 1,
+        **_stage(first, probe),
         "guidance": {"video": asdict(request.video_guidance), "audio": asdict(request.audio_guidance)},
         "stg_blocks": list(request.stg_blocks),
         "dtype": case.dtype,
-        "noise": {stream: tensor_digest(state) for stream, state in noise.items()},
-        "skip_v2a": False,
+        "skip_v2a": request.skip_v2a,
         "quantization": "none",
-        "second_stage": None,
-        "image": None,
+        "second_stage": None if len(stages) == 1 else _second(stages, folder, probe),
         "embeds": {sign: probe.trace[f"text/{sign}/embeds"].sha256 for sign in signs},
         "batch": 1,
         "text_tokens": request.text_tokens,
+        "weights": checkpoint.digests(folder, optional=() if request.second is None else (UPSAMPLER,)),
     }
+
+
+def _stage(stage: Stage, probe: Probe) -> dict[str, Any]:
+    pixels = probe.trace.get(f"{stage.name}/image/pixels".lstrip("/"))
+    return {
+        "sigmas": stage.sigmas.tolist(),
+        "video_tokens": stage.noise["video"].shape[1],
+        "audio_tokens": stage.noise["audio"].shape[1],
+        "noise": {stream: tensor_digest(state) for stream, state in stage.noise.items()},
+        "image": None if pixels is None else pixels.sha256,
+    }
+
+
+def _second(stages: list[Stage], folder: Path, probe: Probe) -> dict[str, Any]:
+    first, second = stages
+    used = first.lora or second.lora
+    lora = {
+        "first": first.lora,
+        "second": second.lora,
+        "digest": lora_digest(distilled_lora(folder)) if used else None,
+    }
+    return {"height": second.size.height, "width": second.size.width, **_stage(second, probe), "lora": lora}

@@ -18,6 +18,9 @@ from conformance.errors import InputError
 from engine.models.ltx2 import mapping
 from reference_impl.official import versions
 from reference_impl.official.config import official_config
+from reference_impl.official.lora import distilled_lora, merged
+from reference_impl.official.upsampler import FOLDER as UPSAMPLER
+from reference_impl.official.upsampler import upsampler_config
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Tensors = dict[str, torch.Tensor]
@@ -25,11 +28,16 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Modules:
-    """transformer: ``X0Model``. embeddings: ``EmbeddingsProcessor``. text_encoder: ``GemmaTextEncoder``."""
+    """transformer: ``X0Model``. embeddings: ``EmbeddingsProcessor``. text_encoder: ``GemmaTextEncoder``.
+
+    video_encoder and upsampler are None where the case does without.
+    """
 
     transformer: Any
     embeddings: Any
     text_encoder: Any
+    video_encoder: Any
+    upsampler: Any
     video_decoder: Any
     audio_decoder: Any
     vocoder: Any
@@ -38,19 +46,45 @@ class Modules:
 
 def single_file(folder: Path) -> Tensors:
     """The tensors of a diffusers folder under the names of the official single file, as stored, on the CPU."""
-    parts: dict[str, Tensors] = {}
-    for name in mapping.COMPONENTS:
-        files = sorted((folder / name).glob("*.safetensors"))
-        parts[name] = {key: tensor for path in files for key, tensor in load_file(path).items()}
-    return mapping.to_official(parts)
+    return mapping.to_official({name: stored(folder, name) for name in mapping.COMPONENTS})
 
 
-def load(folder: Path, dtype: str, device: str, text_tokens: int) -> Modules:
+def stored(folder: Path, component: str) -> Tensors:
+    """The tensors of one component under the names of the diffusers layout, as stored, on the CPU."""
+    files = sorted((folder / component).glob("*.safetensors"))
+    return {key: tensor for path in files for key, tensor in load_file(path).items()}
+
+
+def load_transformer(folder: Path, dtype: str, device: str, lora: float) -> Any:
+    """The ``X0Model``, the folder's distilled LoRA merged into it at a strength; 0.0 is none. InputError as below."""
+    from ltx_core.model import transformer
+
+    config = official_config(folder)
+    with torch.device("meta"):
+        dit = versions.installed().configured(transformer.LTXModelConfigurator, config)
+    weights = _renamed(single_file(folder), transformer.LTXV_MODEL_COMFY_RENAMING_MAP)
+    if lora:
+        weights = {key: tensor.to(device) for key, tensor in weights.items()}
+        weights = merged(weights, distilled_lora(folder), lora, DTYPES[dtype])
+    return transformer.X0Model(_filled(dit, weights, DTYPES[dtype], device))
+
+
+def load(
+    folder: Path,
+    dtype: str,
+    device: str,
+    text_tokens: int,
+    *,
+    lora: float = 0.0,
+    image: bool = False,
+    second: bool = False,
+) -> Modules:
     """All modules in ``dtype`` (``fp32`` or ``bf16``) on ``device``; prompts are padded to ``text_tokens``.
 
-    InputError when weights and modules do not fit.
+    lora: see ``load_transformer``. image, second: there is a given frame, a second stage. InputError when weights and
+    modules do not fit, or something that is needed is not there.
     """
-    from ltx_core.model import audio_vae, transformer, video_vae
+    from ltx_core.model import audio_vae, upsampler, video_vae
     from ltx_core.text_encoders.gemma.encoders import encoder_configurator as gemma
 
     api, tensors, config = versions.installed(), single_file(folder), official_config(folder)
@@ -59,14 +93,17 @@ def load(folder: Path, dtype: str, device: str, text_tokens: int) -> Modules:
         return _filled(module, _renamed(tensors, names), DTYPES[dtype], device)
 
     with torch.device("meta"):
-        dit = api.configured(transformer.LTXModelConfigurator, config)
+        encoder = _video_encoder(config) if image or second else None
         decoder = api.configured(video_vae.VideoDecoderConfigurator, config)
         audio_decoder = api.configured(audio_vae.AudioDecoderConfigurator, config)
         embeddings = _embeddings(config["transformer"], tensors)
+        larger = api.configured(upsampler.LatentUpsamplerConfigurator, upsampler_config(folder)) if second else None
     return Modules(
-        transformer=transformer.X0Model(filled(dit, transformer.LTXV_MODEL_COMFY_RENAMING_MAP)),
+        transformer=load_transformer(folder, dtype, device, lora),
         embeddings=filled(embeddings, gemma.EMBEDDINGS_PROCESSOR_KEY_OPS),
         text_encoder=_text_encoder(folder, DTYPES[dtype], device, text_tokens),
+        video_encoder=None if encoder is None else filled(encoder, video_vae.VAE_ENCODER_COMFY_KEYS_FILTER),
+        upsampler=None if larger is None else _filled(larger, stored(folder, UPSAMPLER), DTYPES[dtype], device),
         video_decoder=filled(decoder, video_vae.VAE_DECODER_COMFY_KEYS_FILTER),
         audio_decoder=filled(audio_decoder, audio_vae.AUDIO_VAE_DECODER_COMFY_KEYS_FILTER),
         vocoder=filled(_vocoder(config), audio_vae.VOCODER_COMFY_KEYS_FILTER),
@@ -127,6 +164,25 @@ def _embeddings(config: dict[str, Any], tensors: Tensors) -> Any:
     return embeddings_processor.EmbeddingsProcessor(
         feature_extractor=extractor, video_connector=connector(""), audio_connector=connector("audio_")
     )
+
+
+class _Share(float):
+    """A factor below 1 by which whole channels remain whole."""
+
+    def __rmul__(self, channels: float) -> Any:
+        return round(channels * float(self))
+
+
+def _video_encoder(config: dict[str, Any]) -> Any:
+    """The packages take whole factors from one width to the next; a tiny encoder is narrower than its latents."""
+    from ltx_core.model.video_vae import VideoEncoderConfigurator
+
+    blocks = [
+        [name, {key: _Share(value) if isinstance(value, float) else value for key, value in block.items()}]
+        for name, block in config["vae"]["encoder_blocks"]
+    ]
+    fitting = config | {"vae": config["vae"] | {"encoder_blocks": blocks}}
+    return versions.installed().configured(VideoEncoderConfigurator, fitting)
 
 
 def _vocoder(config: dict[str, Any]) -> Any:

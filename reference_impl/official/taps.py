@@ -1,35 +1,19 @@
-"""Taps of the official modules, hung on from outside, and the noise that is injected into their loop."""
+"""Taps of the official modules, hung on from outside."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from conformance.generator import BLOCK_TAPS, Probe, step_tap
+from reference_impl.official.stages import STREAMS
 
-STREAMS = ("video", "audio")
 # the names of the diffusers layout differ in these alone
 _NORMS = {"norm_q": "q_norm", "norm_k": "k_norm"}
-
-
-class InjectedNoise:
-    """A noiser that takes its noise from the harness, where ``GaussianNoiser`` draws: video first, then audio."""
-
-    def __init__(self, noise: Mapping[str, torch.Tensor], probe: Probe) -> None:
-        self._left, self._probe = [(stream, noise[stream]) for stream in STREAMS], probe
-
-    def __call__(self, latent_state: Any, noise_scale: float) -> Any:
-        """``latent_state`` (all noise, or the packages' zeros) with its latent replaced by noise of the same layout."""
-        stream, noise = self._left.pop(0)
-        latent = latent_state.latent
-        if noise.shape != latent.shape or noise_scale != 1.0 or not bool((latent_state.denoise_mask == 1).all()):
-            raise RuntimeError(f"injected {stream} noise {tuple(noise.shape)} does not fit {tuple(latent.shape)}")
-        self._probe.tap(f"noise/{stream}", noise)
-        return replace(latent_state, latent=noise.to(latent))
 
 
 @dataclass
@@ -46,25 +30,47 @@ class TappedStep:
         return self.inner.step(sample, denoised_sample, sigmas, step_index)
 
 
+def evaluation_tap(count: int, second_order: bool) -> str:
+    """Tap of the model evaluation number ``count`` of a stage. res2s has two a step, and one at the end."""
+    return step_tap(count // 2, mid=count % 2 == 1) if second_order else step_tap(count)
+
+
+def tapped(
+    denoise: Callable[..., tuple[torch.Tensor, torch.Tensor]], probe: Probe, second_order: bool
+) -> Callable[..., Any]:
+    """A denoising function that records what it returns: guided x0, before given tokens are put back."""
+    count = -1
+
+    def function(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal count
+        count += 1
+        guided = denoise(*args, **kwargs)
+        for stream, x0 in zip(STREAMS, guided, strict=True):
+            probe.tap(f"{evaluation_tap(count, second_order)}/guided_x0/{stream}", x0)
+        return guided
+
+    return function
+
+
 @contextmanager
-def record(modules: Any, probe: Probe, negative: torch.Tensor | None) -> Iterator[None]:
-    """While open, every forward is tapped. negative: the video context of the negative prompt."""
+def record(modules: Any, probe: Probe, negative: torch.Tensor | None, second_order: bool = False) -> Iterator[None]:
+    """While open, every forward is tapped. negative: the video context of the negative prompt, where it is used."""
     handles: list[Any] = []
     forward: list[Any] = []
-    step, branch = -1, ""
+    count, branch = -1, ""
     dit = modules.transformer.velocity_model
 
     def enter(module: Any, args: tuple[Any, ...]) -> None:
-        nonlocal step, branch
+        nonlocal count, branch
         streams, perturbations = dict(zip(STREAMS, args[:2], strict=True)), args[2]
         branch = _branch(streams["video"], perturbations, negative, branch, modules.blocks)
         if branch == "cond":
-            step += 1
+            count += 1
             for stream, modality in streams.items():
-                if step == 0:
+                if count == 0:
                     probe.tap(f"positions/{stream}", modality.positions.float())
-                probe.tap(f"step.{step:03d}/latents/{stream}", modality.latent)
-        forward.append(probe.forward(step_tap(step), (branch,)))
+                probe.tap(f"{evaluation_tap(count, second_order)}/latents/{stream}", modality.latent)
+        forward.append(probe.forward(evaluation_tap(count, second_order), (branch,)))
         forward[-1].__enter__()
 
     def leave(module: Any, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -75,9 +81,19 @@ def record(modules: Any, probe: Probe, negative: torch.Tensor | None) -> Iterato
     try:
         handles.append(dit.register_forward_pre_hook(enter))
         handles.append(dit.register_forward_hook(leave))
-        handles.extend(_decoder_hooks(modules, probe))
         if probe.depth == "block":
             handles.extend(_block_hooks(dit, probe))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def record_decoders(modules: Any, probe: Probe) -> Iterator[None]:
+    """While open, what the decoders are given and return is tapped."""
+    handles = list(_decoder_hooks(modules, probe))
+    try:
         yield
     finally:
         for handle in handles:

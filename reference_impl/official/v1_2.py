@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ from torch import nn
 
 from conformance.case import Request
 from conformance.generator import Probe
-from reference_impl.official.arguments import guiders, pixels
-from reference_impl.official.taps import STREAMS, InjectedNoise, TappedStep
+from reference_impl.official.arguments import guiders
+from reference_impl.official.noise import InjectedNoise
+from reference_impl.official.stages import STREAMS, Stage
+from reference_impl.official.taps import TappedStep
+
+PIPELINES = ("one-stage-t2v",)
+SKIPS_V2A = False
 
 
 def configured(configurator: Any, config: dict[str, Any]) -> Any:
@@ -58,12 +64,14 @@ class _Loaded:
 
 def denoise(
     modules: Any,
+    stage: Stage,
     request: Request,
     text: dict[str, Any],
-    noise: dict[str, torch.Tensor],
-    sigmas: torch.Tensor,
     dtype: torch.dtype,
     probe: Probe,
+    *,
+    given: Sequence[Any] = (),
+    initial: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, Any]:
     """The stage empties the transformer when it is done: ``modules`` run once."""
     from ltx_core.components.diffusion_steps import EulerDiffusionStep
@@ -83,11 +91,11 @@ def denoise(
         return states
 
     contexts = {stream: getattr(text["pos"], f"{stream}_encoding") for stream in STREAMS}
-    size = pixels(request)
-    video, audio = DiffusionStage(_Loaded(modules.transformer.velocity_model), dtype, sigmas.device)(
+    size, device = stage.size, next(modules.transformer.parameters()).device
+    video, audio = DiffusionStage(_Loaded(modules.transformer.velocity_model), dtype, device)(
         denoiser=GuidedDenoiser(*contexts.values(), *guiders(request, text)),
-        sigmas=sigmas,
-        noiser=InjectedNoise(noise, probe),
+        sigmas=stage.sigmas.to(device),
+        noiser=InjectedNoise(stage.noise, probe),
         width=size.width,
         height=size.height,
         frames=size.frames,
