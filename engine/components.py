@@ -73,9 +73,10 @@ def latent_sizes(
     )
 
 
-def encode_image(parts: Components, pixels_BCFHW: torch.Tensor) -> torch.Tensor:
-    """Clean latents of a picture [1,3,1,H,W], float32 [1,C,1,h,w]: the encoder's mean, normalised after the cast."""
-    return video_vae.normalise(parts.vae, video_vae.encode(parts.vae, pixels_BCFHW).float())
+def encode_image(parts: Components, pixels_BCFHW: torch.Tensor, numerics: Numerics) -> torch.Tensor:
+    """Clean latents [1,C,1,h,w] of a picture [1,3,1,H,W]: the encoder's mean, normalised in the dtype they say."""
+    mean = video_vae.encode(parts.vae, pixels_BCFHW)
+    return video_vae.normalise(parts.vae, mean if numerics.image_normal_dtype == "model" else mean.float())
 
 
 def decoder_inputs(

@@ -11,11 +11,11 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import PIL.Image
 import torch
 from torch.nn import functional
 
 from conformance.errors import bad_field
-
 from engine.numerics import Numerics
 
 
@@ -23,13 +23,19 @@ def through_h264(picture_HW3: np.ndarray, crf: int) -> np.ndarray:
     """A uint8 picture after one H.264 intra frame of quality ``crf`` (libx264, veryfast, yuv420p); 0 leaves it alone.
 
     The models were trained on frames of compressed video; a picture that never was compressed is out of distribution.
+    The encoding has no odd sizes: the last row or column goes. InputError when nothing is left.
     """
     if crf == 0:
         return picture_HW3
+    height, width = (size // 2 * 2 for size in picture_HW3.shape[:2])
+    if not height or not width:
+        size = picture_HW3.shape[:2]
+        raise bad_field("request.image", "height, width", size, "at least 2 pixels each, to pass through H.264")
+    picture_HW3 = np.ascontiguousarray(picture_HW3[:height, :width])
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(1), options={"crf": str(crf), "preset": "veryfast"})
-        stream.height, stream.width = picture_HW3.shape[:2]
+        stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"
         frame = av.VideoFrame.from_ndarray(picture_HW3, format="rgb24").reformat(format="yuv420p")
         for packet in (*stream.encode(frame), *stream.encode()):
@@ -39,28 +45,28 @@ def through_h264(picture_HW3: np.ndarray, crf: int) -> np.ndarray:
         return next(frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
 
 
-def to_model(
-    picture_HW3: np.ndarray, height: int, width: int, numerics: Numerics, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    """uint8 [H,W,3] to [1,3,1,height,width] in [-1,1]: fitted, scaled in float32, then rounded to ``dtype``."""
-    unit = torch.from_numpy(picture_HW3.astype(np.float32) / 255.0)
-    return (2.0 * unit - 1.0).permute(2, 0, 1)[None, :, None].to(device=device, dtype=dtype)
+def fitted(picture_HW3: np.ndarray, height: int, width: int, numerics: Numerics) -> torch.Tensor:
+    """A uint8 picture of any size to [1,3,1,height,width] in [-1,1], float32, as ``image_fit`` says."""
+    if numerics.image_fit == "cropped":
+        return _cropped(picture_HW3, height, width)
+    unit = torch.from_numpy(_stretched(picture_HW3, height, width).astype(np.float32) / 255.0)
+    return (2.0 * unit - 1.0).permute(2, 0, 1)[None, :, None]
 
 
-def cropped(picture_HW3: np.ndarray, crf: int, height: int, width: int) -> torch.Tensor:
-    """A uint8 picture of any size to [1,3,1,height,width] in [-1,1], float32: as much of its middle as fits the shape.
+def _stretched(picture_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resized whatever its shape: bilinearly with antialiasing, in bytes.
 
-    It passes through H.264 at its own size, of which the last row or column goes when their number is odd, then is
-    resized bilinearly, without a low-pass filter, until it covers the clip, and cut. InputError for a picture that
-    is too small to be encoded. Source: ``load_image_conditioning`` of ltx-pipelines 1.0.0, bit for bit.
+    Source: pillow's ``BILINEAR``, which diffusers' image-to-video pipeline (0.42) asks for after the encoding.
     """
-    if crf > 0:
-        rows, columns = (size // 2 * 2 for size in picture_HW3.shape[:2])
-        if not rows or not columns:
-            raise bad_field(
-                "image", "size", picture_HW3.shape[:2], "at least two rows and columns, to pass through H.264"
-            )
-        picture_HW3 = through_h264(np.ascontiguousarray(picture_HW3[:rows, :columns]), crf)
+    picture = PIL.Image.fromarray(picture_HW3)
+    return np.asarray(picture.resize((width, height), PIL.Image.Resampling.BILINEAR))
+
+
+def _cropped(picture_HW3: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """As much of the middle as fits the shape: resized bilinearly, without a low-pass filter, until it covers the clip.
+
+    Source: ``load_image_conditioning`` of ltx-pipelines 1.0.0, bit for bit.
+    """
     rows, columns = picture_HW3.shape[:2]
     scale = max(height / rows, width / columns)
     covering = (math.ceil(rows * scale), math.ceil(columns * scale))

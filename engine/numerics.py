@@ -57,6 +57,7 @@ class Numerics:
         clean latents by the mask (``blended``).
     image_fit: a picture of another size is resized to the clip's, bilinearly with antialiasing, in bytes
         (``stretched``), or bilinearly until it covers the clip, in float32, then cut at the centre (``cropped``).
+    image_normal_dtype: dtype in which the latents of a picture are normalised.
     noiser: noise is added by a sum whose weights are the noise level's share, every operation rounded to the dtype of
         the latents (``weighted``); by the same in float32, rounded once (``masked``); or by two float32 interpolations,
         to the noise and from the clean latents by the mask, rounded once (``lerp``).
@@ -107,6 +108,7 @@ class Numerics:
     av_timestep: Literal["cross", "own", "own-cross-gate"]
     given_tokens: Literal["restored", "blended"]
     image_fit: Literal["stretched", "cropped"]
+    image_normal_dtype: Dtype
     noiser: Literal["weighted", "masked", "lerp"]
     rescale: Literal["per-sample", "whole-tensor"]
     audio_denormal_dtype: Dtype
@@ -158,6 +160,7 @@ class Numerics:
             av_timestep="cross",
             given_tokens="restored",
             image_fit="stretched",
+            image_normal_dtype="float32",
             noiser="weighted",
             rescale="per-sample",
             audio_denormal_dtype="float32",
@@ -204,6 +207,7 @@ class Numerics:
             av_timestep="cross",
             given_tokens="blended",
             image_fit="cropped",
+            image_normal_dtype="model",
             noiser="masked",
             rescale="whole-tensor",
             audio_denormal_dtype="model",

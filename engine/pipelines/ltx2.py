@@ -201,9 +201,9 @@ class Run:
         if condition is None:
             return None, None
         picture = image.through_h264(read_picture(condition), condition.crf)
-        pixels = image.to_model(picture, height, width, self.numerics, parts.vae.dtype, self._device)
+        pixels = image.fitted(picture, height, width, self.numerics).to(self._device, parts.vae.dtype)
         self.probe.tap("image/pixels", pixels)
-        first_BCFHW = components.encode_image(parts, pixels)
+        first_BCFHW = components.encode_image(parts, pixels, self.numerics)
         batch = len(self.request.prompts)
         self.probe.tap("image/latents", first_BCFHW.flatten(2).transpose(1, 2).expand(batch, -1, -1).flatten(0, 1))
         return pixels, ltx2_starts.given_frame(first_BCFHW, condition.strength, sizes, self.numerics)

@@ -72,7 +72,9 @@ class _Denoiser:
         packed = {stream: _copies(state[stream].to(self.dtype), count) for stream in STREAMS}
         text = {stream: torch.cat([self.text[prompt][stream] for prompt in prompts]) for stream in STREAMS}
         bounds = {stream: self.bounds[stream].repeat(count, 1, 1, 1) for stream in STREAMS}
-        level = (sigma * _TIMESTEP_SCALE).float().expand(packed["video"].shape[0])
+        rows = packed["video"].shape[0]
+        # a level in float64, of a half step, reaches tokens rounded and whole entries unrounded
+        level = (sigma.float() * _TIMESTEP_SCALE).expand(rows)
         per_token = self.numerics.timestep_shape == "token"
         times = {
             stream: level[:, None].expand(-1, packed[stream].shape[1]) if per_token else level for stream in STREAMS
@@ -80,7 +82,7 @@ class _Denoiser:
         if self.given is not None:
             noisy_BT = self.given.mask_BT1[..., 0].repeat(count, 1)
             # the order of the two factors, where a mask is neither 0 nor 1
-            blended = noisy_BT * sigma * _TIMESTEP_SCALE
+            blended = noisy_BT * sigma.float() * _TIMESTEP_SCALE
             times["video"] = blended if self.blended is not None else level[:, None] * noisy_BT
         masked = self.numerics.text_mask == "zeros"
         ones = torch.ones(text["video"].shape[:2], dtype=torch.int64, device=level.device)
@@ -92,7 +94,7 @@ class _Denoiser:
             text_mask=ones if masked else None,
             timestep=times["video"],
             audio_timestep=times["audio"],
-            sigma=level,
+            sigma=(sigma * _TIMESTEP_SCALE).float().expand(rows),
             video_bounds=bounds["video"],
             audio_bounds=bounds["audio"],
             stg_blocks=self.plan.stg_blocks if branches == ("stg",) else (),
@@ -118,9 +120,9 @@ class _Denoiser:
         rounded = _dtype(self.numerics.x0_dtype, self.dtype)
         out = {}
         for stream, velocity in self.velocities(step, state, sigma).items():
-            level = sigma
+            level = sigma.float()
             if stream == "video" and self.blended is not None:
-                level = self.blended.mask_BT1 * sigma
+                level = self.blended.mask_BT1 * level
             x0 = {name: euler.to_x0(state[stream], v, level, rounded) for name, v in velocity.items()}
             out[stream] = guidance.combine(x0, self.plan.scales[stream], self.numerics, self.dtype)
             self.probe.tap(f"{step}/guided_x0/{stream}", out[stream])

@@ -22,7 +22,6 @@ from reference_impl.official import packages, versions
 from reference_impl.official.config import model_version
 from reference_impl.official.image import conditionings
 from reference_impl.official.load import DTYPES, Modules, load, load_transformer
-from reference_impl.official.lora import distilled_lora, lora_digest
 from reference_impl.official.stages import Stage, stages
 from reference_impl.official.taps import record, record_decoders
 from reference_impl.official.upsampler import FOLDER as UPSAMPLER
@@ -199,6 +198,6 @@ def _second(stages: list[Stage], folder: Path, probe: Probe) -> dict[str, Any]:
     lora = {
         "first": first.lora,
         "second": second.lora,
-        "digest": lora_digest(distilled_lora(folder)) if used else None,
+        "digest": checkpoint.digests(folder, optional=(checkpoint.LORA,))[checkpoint.LORA] if used else None,
     }
     return {"height": second.size.height, "width": second.size.width, **_stage(second, probe), "lora": lora}

@@ -42,5 +42,5 @@ def conditionings(
         finally:
             handle.remove()
     (frame,) = found
-    probe.tap("image/latents", VideoLatentPatchifier(patch_size=1).patchify(frame.latent))
+    probe.tap("image/latents", VideoLatentPatchifier(patch_size=1).patchify(frame.latent).flatten(0, 1))
     return list(found)

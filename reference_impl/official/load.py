@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from conformance import checkpoint
 from conformance.errors import InputError
 from engine.models.ltx2 import mapping
 from reference_impl.official import versions
 from reference_impl.official.config import official_config
-from reference_impl.official.lora import distilled_lora, merged
+from reference_impl.official.lora import merged
 from reference_impl.official.upsampler import FOLDER as UPSAMPLER
 from reference_impl.official.upsampler import upsampler_config
 
@@ -65,7 +66,7 @@ def load_transformer(folder: Path, dtype: str, device: str, lora: float) -> Any:
     weights = _renamed(single_file(folder), transformer.LTXV_MODEL_COMFY_RENAMING_MAP)
     if lora:
         weights = {key: tensor.to(device) for key, tensor in weights.items()}
-        weights = merged(weights, distilled_lora(folder), lora, DTYPES[dtype])
+        weights = merged(weights, checkpoint.distilled_lora(folder), lora, DTYPES[dtype])
     return transformer.X0Model(_filled(dit, weights, DTYPES[dtype], device))
 
 

@@ -12,24 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from conformance.errors import InputError, bad_field
-from conformance.generator import tensor_digest
-from conformance.jsonio import digest
 
-_FILES = "*distilled-lora*.safetensors"
 _SIDES = (".lora_A.weight", ".lora_B.weight")
-
-
-def distilled_lora(folder: Path) -> Path:
-    """The checkpoint's one file of that name. InputError when there is none, or more."""
-    found = sorted(folder.glob(_FILES))
-    if len(found) != 1:
-        raise InputError(f"{folder}: {len(found)} distilled LoRAs; expected one {_FILES}")
-    return found[0]
-
-
-def lora_digest(path: Path) -> str:
-    """sha256 over the names and tensors of a LoRA."""
-    return digest({key: tensor_digest(tensor) for key, tensor in load_file(path).items()})
 
 
 def merged(

@@ -169,8 +169,9 @@ OPERATIONS: dict[str, Callable[[Numerics], torch.Tensor]] = {
 CALLS = {"timestep_shape", "text_mask", "cfg_batch"}
 # no operation reads them yet
 PENDING = {
-    *("connector_batch", "feature_rms_dtype", "qk_norm", "stg", "autocast", "given_tokens", "image_fit", "noiser"),
-    *("vocoder_clamp", "lora_delta_dtype", "upsample_dtype", "second_given_frame", "audio_handoff", "audio_stage"),
+    *("connector_batch", "feature_rms_dtype", "qk_norm", "stg", "autocast", "given_tokens", "image_fit"),
+    *("image_normal_dtype", "noiser", "second_given_frame", "vocoder_clamp", "lora_delta_dtype"),
+    *("upsample_dtype", "audio_handoff", "audio_stage"),
     *("sde_noise_dtype", "sde_levels_dtype", "res2s_coefficients", "midpoint_dtype"),
 }
 

@@ -50,7 +50,7 @@ def test_encoding_costs_quality_and_zero_costs_nothing() -> None:
 def test_pixels_reach_the_ends_of_the_range_and_keep_their_places() -> None:
     picture = np.zeros((2, 3, 3), np.uint8)
     picture[0, 2] = (255, 51, 0)
-    pixels = image.to_model(picture, 96, 160, Numerics.diffusers(), torch.float32, torch.device("cpu"))
+    pixels = image.fitted(picture, 2, 3, Numerics.diffusers())
     assert pixels.shape == (1, 3, 1, 2, 3)
     torch.testing.assert_close(pixels[0, :, 0, 0, 2], torch.tensor([1.0, -0.6, -1.0]))
     assert (pixels[0, :, 0, 1] == -1).all()
