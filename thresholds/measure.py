@@ -9,7 +9,7 @@ and samples (the defects). Per metric, as distances from a perfect match:
   distance where the floor is zero).
 
 Limits are set on ``JUDGED``; a metric that guards nothing gets none. A defect that no limit catches is listed as
-missed.
+missed. What the file says of the matrix's other cases stays.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ import math
 import os
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from conformance import environment
 from conformance.case import Case
 from conformance.commands.output import progress
-from conformance.matrix import all_cases, select
+from conformance.matrix import SUITES, all_cases, select
 from conformance.metrics import REGISTRY
 from conformance.pool import Report, Task, run_tasks
 from conformance.runner import Options, prepare_checkpoints
 from thresholds.bounds import Bound, loosest
-from thresholds.loader import write
+from thresholds.loader import load, write
 from thresholds.schema import Cohort, Entry, Evidence
 
 MARGIN = 2.0
@@ -47,7 +48,7 @@ JUDGED = (
     "audio.rms_db",
 )
 METHOD = (
-    "floor: engine against diffusers under changes that must not matter (thread count, CFG pair or sequential, "
+    "floor: engine against its reference under changes that must not matter (thread count, CFG pair or sequential, "
     "timestep per batch or token, token memory, text mask); "
     "limit: geometric mean of the floor and half of the smallest guarded defect"
 )
@@ -59,12 +60,12 @@ def measure_case(argument: tuple[Case, str, str], report: Report) -> tuple[Value
     import torch
 
     from conformance.compare import compare
-    from conformance.defects import engine as defects
     from conformance.defects import nuisance
+    from conformance.defects.registry import DEFECTS, guarded
     from conformance.defects.samples import SAMPLE_DEFECTS
     from conformance.generator import Generator, Probe, Sample
+    from conformance.worker import REFERENCES, factory, reference_of
     from engine.generator import build
-    from reference_impl.diffusers_ltx2 import build as build_reference
 
     case, folder, device = argument
 
@@ -77,12 +78,12 @@ def measure_case(argument: tuple[Case, str, str], report: Report) -> tuple[Value
         measured = compare(sample, reference, limits=None, given_frames=case.request.given_frames).metrics
         return {name: result.worst for name, result in measured.items() if result.worst is not None}
 
-    reference = run(build_reference(Path(folder), device))
+    reference = run(factory(REFERENCES[reference_of(case)])(Path(folder), device))
     plain = build(Path(folder), device)
     noise = {"plain": worst(run(plain)), "two-threads": worst(run(plain, threads=2))}
     for name in nuisance.NUISANCES:
         noise[name] = worst(run(getattr(nuisance, name).around(plain)))
-    damage = {name: worst(run(getattr(defects, name).around(plain))) for name in defects.guarded(case)}
+    damage = {name: worst(run(DEFECTS[name].variant.around(plain))) for name in guarded(case)}
     damage |= {name: worst(spoil(reference)) for name, spoil in SAMPLE_DEFECTS.items()}
     return noise, damage
 
@@ -158,11 +159,12 @@ def entry(case: Case, noise: Values, damage: Values, *, owner: str, device: str)
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m thresholds.measure", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("path", type=Path, help="thresholds file to write")
-    parser.add_argument("cases", nargs="*", help="cases (default: the default suite)")
+    parser.add_argument("cases", nargs="*", help="cases (default: all of the suite)")
+    parser.add_argument("--suite", choices=SUITES, default="default", help="(default: default)")
     parser.add_argument("--owner", required=True, help="who answers for these limits")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
-    cases = {case.id: case for case in select(all_cases(), options.cases, "default")}
+    cases = {case.id: case for case in select(all_cases(), options.cases, options.suite)}
     device = environment.cohort_device(options.device)
     entries: list[Entry] = []
     failed = []
@@ -192,8 +194,17 @@ def main() -> int:
     if failed:
         print(f"{len(failed)} cases could not be measured; nothing was written", file=sys.stderr)
         return 3
-    write(options.path, entries, Cohort(device=device, name=device))
+    write(options.path, [*_others(options.path, device, cases), *entries], Cohort(device=device, name=device))
     return 0
+
+
+def _others(path: Path, device: str, measured: Collection[str]) -> list[Entry]:
+    """What the file says of the matrix's other cases."""
+    if not path.exists():
+        return []
+    known = load(path, device=device)
+    found = (known.for_case(case.id) for case in all_cases() if case.id not in measured)
+    return [each for each in found if each is not None]
 
 
 def _line(made: Entry) -> str:

@@ -1,18 +1,16 @@
-"""Defects of an LTX-2 engine, each one a bug that some engine has had or could have. Gates must catch them.
+"""Defects of an LTX-2 engine in one forward or one step, each one a bug that some engine has had or could have.
 
-``DEFECTS`` says where each can be seen at all: in which dtypes, and in cases of which kind. In bf16 a defect that
-moves the output less than rounding does is not visible by distance (relative L2 near 1e-2, docs/log.md).
+What of it shows where: ``conformance.defects.registry``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from conformance.case import Case, Guidance
+from conformance.case import Guidance
 from conformance.defects.variants import variant, with_numerics
 from conformance.generator import Probe
 from engine.layers import feedforward
@@ -109,51 +107,3 @@ cfg_swapped = variant("cfg-swapped", (guidance, "combine", _swapped))
 rescale_complement = variant("rescale-complement", (guidance, "rescale", _complement))
 
 given_frame_timestep = variant("given-frame-timestep", (starts, "noisy_tokens", _all_noisy))
-
-
-def _any(case: Case) -> bool:
-    return True
-
-
-def _gated(case: Case) -> bool:
-    return case.model == "ltx-2.3"
-
-
-def _cfg(case: Case) -> bool:
-    return case.request.video_guidance.cfg > 1.0
-
-
-def _image(case: Case) -> bool:
-    return case.request.image is not None
-
-
-def _stg(case: Case) -> bool:
-    return bool(case.request.stg_blocks)
-
-
-@dataclass(frozen=True)
-class Defect:
-    """Where a defect shows: compute dtypes, and whether a case exercises the broken code."""
-
-    dtypes: tuple[str, ...]
-    applies: Callable[[Case], bool]
-
-
-DEFECTS = {
-    "fp32_grid": Defect(("fp32",), _any),
-    "erf_gelu": Defect(("fp32",), _any),
-    "start_positions": Defect(("fp32", "bf16"), _any),
-    "no_frame_rate": Defect(("fp32", "bf16"), _any),
-    "v2a_skipped": Defect(("fp32", "bf16"), _any),
-    "gates_ignored": Defect(("fp32", "bf16"), _gated),
-    "stg_zeroed": Defect(("fp32", "bf16"), _stg),
-    "connector_batched": Defect(("fp32", "bf16"), _cfg),
-    "cfg_swapped": Defect(("fp32", "bf16"), _cfg),
-    "rescale_complement": Defect(("fp32", "bf16"), _cfg),
-    "given_frame_timestep": Defect(("fp32", "bf16"), _image),
-}
-
-
-def guarded(case: Case) -> tuple[str, ...]:
-    """Defects that a gate over this case must catch."""
-    return tuple(name for name, defect in DEFECTS.items() if case.dtype in defect.dtypes and defect.applies(case))

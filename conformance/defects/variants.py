@@ -52,6 +52,17 @@ def variant(name: str, *replacements: Replacement) -> Variant:
     return Variant(name, replacements)
 
 
+def with_other(name: str, *fields: str) -> Variant:
+    """The engine with fields of two values, in every preset of ``Numerics``, at the one that the preset has not."""
+
+    def changed(preset: str) -> numerics.Numerics:
+        made = numerics.PRESETS[preset]()
+        others = {field: next(v for v in numerics.choices()[field] if v != getattr(made, field)) for field in fields}
+        return replace(made, **others)  # type: ignore[arg-type]
+
+    return variant(name, (numerics, "preset", changed))
+
+
 def with_numerics(name: str, **changes: str) -> Variant:
     """The engine with fields of every preset of ``Numerics`` replaced."""
 

@@ -200,6 +200,8 @@ class Run:
         condition, parts = self.request.image, self.models.parts
         if condition is None:
             return None, None
+        if condition.strength < 1.0 and self.numerics.given_tokens == "restored":
+            raise bad_field("request.image", "strength", condition.strength, "1.0, as given tokens are restored")
         picture = image.through_h264(read_picture(condition), condition.crf)
         pixels = image.fitted(picture, height, width, self.numerics).to(self._device, parts.vae.dtype)
         self.probe.tap("image/pixels", pixels)

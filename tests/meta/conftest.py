@@ -9,8 +9,8 @@ import pytest
 from sides import CASES, run
 
 from conformance.generator import Generator, Sample
+from conformance.worker import REFERENCES, factory, reference_of
 from engine.generator import build
-from reference_impl.diffusers_ltx2 import build as build_reference
 from reference_impl.tiny.build import cached
 
 
@@ -23,5 +23,5 @@ def plain() -> Callable[[str], Generator]:
 @pytest.fixture(scope="session")
 def reference() -> Callable[[str], Sample]:
     """The reference sample of a case."""
-    sides = cache(lambda model: build_reference(cached(model), "cpu"))
-    return cache(lambda case_id: run(sides(CASES[case_id].model), CASES[case_id]))
+    sides = cache(lambda name, model: factory(REFERENCES[name])(cached(model), "cpu"))
+    return cache(lambda case_id: run(sides(reference_of(CASES[case_id]), CASES[case_id].model), CASES[case_id]))

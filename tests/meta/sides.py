@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from conformance.case import Case
+from conformance.errors import ReferenceMissing
 from conformance.generator import Generator, Probe, Sample
 from conformance.matrix import all_cases
+from reference_impl.official import packages
 
+try:
+    _ABSENT = "" if packages.install() == "1.0.0" else "the official packages are of another version"
+except ReferenceMissing as error:
+    _ABSENT = str(error)
+OFFICIAL = pytest.mark.skipif(bool(_ABSENT), reason=_ABSENT)
 CASES = {case.id: case for case in all_cases()}
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sides import CASES, run
+from sides import CASES, OFFICIAL, run
 
 import thresholds
 from conformance.case import Case
-from conformance.defects import engine as defects
 from conformance.defects import nuisance
+from conformance.defects.registry import DEFECTS, guarded
 from conformance.defects.samples import SAMPLE_DEFECTS
 from conformance.gates import judge
 from conformance.generator import Generator, Sample
@@ -25,9 +25,30 @@ JUDGED = [
     for model in ("ltx-2", "ltx-2.3")
     for dtype in ("fp32", "bf16")
 ]
-IMAGE = [CASES[f"ltx-2.3/one-stage-ti2v/unguided@single+diffusers-{dtype}"] for dtype in ("fp32", "bf16")]
+# each shows what no case above it can: a given frame, two stages, and with the official packages strength and res2s
+FURTHER = [
+    *(CASES[f"ltx-2.3/one-stage-ti2v/unguided@single+diffusers-{dtype}"] for dtype in ("fp32", "bf16")),
+    *(CASES[f"ltx-2.3/two-stage-t2v/all-guidance-adapted@single+diffusers-{dtype}"] for dtype in ("fp32", "bf16")),
+]
+WITH_OFFICIAL = [
+    CASES[f"ltx-2.3/{name}@single+official-1.0.0-{dtype}"]
+    for name in ("one-stage-t2v/all-guidance-no-v2a", "two-stage-hq-ti2v/all-guidance-strength")
+    for dtype in ("fp32", "bf16")
+]
 Reference = Callable[[str], Sample]
 Plain = Callable[[str], Generator]
+
+
+def _new() -> list[tuple[Case, str]]:
+    """Each defect once a dtype and model, in the first case that shows it, and everywhere in ``JUDGED``."""
+    pairs = [(case, name) for case in JUDGED for name in guarded(case)]
+    shown = {(case.dtype, name) for case, name in pairs}
+    for case in [*FURTHER, *WITH_OFFICIAL]:
+        for name in guarded(case):
+            if (case.dtype, name) not in shown:
+                shown.add((case.dtype, name))
+                pairs.append((case, name))
+    return pairs
 
 
 def _verdict(case: Case, candidate: Sample, reference: Sample) -> tuple[Verdict, str]:
@@ -35,16 +56,17 @@ def _verdict(case: Case, candidate: Sample, reference: Sample) -> tuple[Verdict,
     return result.verdict, result.reason
 
 
+def _marked(case: Case, *values: object) -> object:
+    return pytest.param(case, *values, marks=OFFICIAL if case in WITH_OFFICIAL else ())
+
+
 @pytest.mark.parametrize(
     ("case", "name"),
-    [
-        *((case, name) for case in JUDGED for name in defects.guarded(case)),
-        *((case, "given_frame_timestep") for case in IMAGE),
-    ],
+    [_marked(case, name) for case, name in _new()],
     ids=lambda value: value if isinstance(value, str) else value.id,
 )
 def test_a_defect_of_the_engine_turns_the_gate_red(case: Case, name: str, plain: Plain, reference: Reference) -> None:
-    broken = getattr(defects, name).around(plain(case.model))
+    broken = DEFECTS[name].variant.around(plain(case.model))
     verdict, reason = _verdict(case, run(broken, case), reference(case.id))
     assert verdict == Verdict.FAIL, reason
     assert "latents.rel_l2" in reason
@@ -66,25 +88,23 @@ def test_a_change_that_must_not_matter_stays_green(case: Case, name: str, plain:
     assert verdict in (Verdict.PASS, Verdict.PASS_EXACT), reason
 
 
-@pytest.mark.parametrize("case", JUDGED, ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case", [_marked(case) for case in [*JUDGED, *FURTHER, *WITH_OFFICIAL]], ids=lambda case: case.id
+)
 def test_the_unbroken_engine_is_bit_equal(case: Case, plain: Plain, reference: Reference) -> None:
     assert _verdict(case, run(plain(case.model), case), reference(case.id))[0] == Verdict.PASS_EXACT
 
 
-def test_every_defect_is_guarded_somewhere_in_every_dtype_it_shows_in() -> None:
-    for name, defect in defects.DEFECTS.items():
-        for dtype in defect.dtypes:
-            assert any(case.dtype == dtype and name in defects.guarded(case) for case in [*JUDGED, *IMAGE]), (
-                name,
-                dtype,
-            )
+def test_every_defect_is_shown_in_every_dtype_it_shows_in() -> None:
+    shown = {(case.dtype, name) for case, name in _new()}
+    assert shown == {(dtype, name) for name, defect in DEFECTS.items() for dtype in defect.dtypes}
 
 
 def test_every_shipped_case_has_limits_that_miss_nothing() -> None:
     for case in CASES.values():
-        if "default" not in case.suites:
-            continue  # bit equality is their limit
+        if not {"default", "official"} & set(case.suites):
+            continue  # what CI cannot run is judged by bit equality alone
         entry = LIMITS.for_case(case.id)
         assert entry is not None, case.id
         assert entry.source.missed == (), case.id
-        assert set(defects.guarded(case)) | set(SAMPLE_DEFECTS) == set(entry.source.caught), case.id
+        assert set(guarded(case)) | set(SAMPLE_DEFECTS) == set(entry.source.caught), case.id
