@@ -11,7 +11,6 @@ import re
 import torch
 from torch import nn
 
-from engine.models.ltx2 import mapping
 from reference_impl.tiny.fill import fan_in, normal
 
 FILE = "tiny-distilled-lora.safetensors"
@@ -27,8 +26,8 @@ def build(transformer: nn.Module, model: str) -> dict[str, torch.Tensor]:
     for name, module in transformer.named_modules():
         if _LAYERS.fullmatch(name):
             assert isinstance(module, nn.Linear)
-            official = mapping.official_name("transformer", f"{name}.weight").removeprefix("model.")
-            layer, seed = official.removesuffix(".weight"), f"{model}/lora/{name}"
+            # these layers are called the same in the official layout
+            layer, seed = f"diffusion_model.{name}", f"{model}/lora/{name}"
             std = fan_in(module) ** -0.5
             factors[f"{layer}.lora_A.weight"] = normal(f"{seed}.A", (RANK, module.in_features), std)
             factors[f"{layer}.lora_B.weight"] = normal(f"{seed}.B", (module.out_features, RANK), _SHARE * RANK**-0.5)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from conformance import checkpoint
 from conformance.errors import InputError
 from reference_impl.diffusers_load import DTYPES, load
-from reference_impl.tiny import build, fill, text_encoder, tokenizer
+from reference_impl.tiny import build, fill, lora, text_encoder, tokenizer
 
 MODELS = build.MODELS
 
@@ -44,6 +44,27 @@ def test_two_builds_are_equal_and_leave_the_random_state_alone(
     build.build(model, tmp_path / "again")
     assert torch.equal(torch.random.get_rng_state(), state)
     assert checkpoint.digests(tmp_path / "again") == checkpoint.digests(folders[model])
+    assert (tmp_path / "again" / lora.FILE).read_bytes() == (folders[model] / lora.FILE).read_bytes()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_distilled_lora_lies_beside_the_components(model: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    factors = load_file(folders[model] / lora.FILE)
+    # 3 blocks of 6 attentions with 4 layers and 2 feed-forwards with 2
+    assert len(factors) == 3 * (6 * 4 + 2 * 2) * 2
+    weights = load_file(folders[model] / "transformer" / "diffusion_pytorch_model.safetensors")
+    for key, factor in factors.items():
+        layer = key.removeprefix("diffusion_model.")
+        assert layer != key
+        weight = weights[layer.replace(".lora_A", "").replace(".lora_B", "")]
+        expected = (lora.RANK, weight.shape[1]) if ".lora_A." in key else (weight.shape[0], lora.RANK)
+        assert tuple(factor.shape) == expected, key
+        assert factor.dtype == torch.bfloat16
+    other = load_file(folders[next(name for name in MODELS if name != model)] / lora.FILE)
+    assert not any(torch.equal(factors[key], other[key]) for key in factors)
+    without = shutil.copytree(folders[model], tmp_path / "without", ignore=lambda *_: {lora.FILE})
+    assert checkpoint.digests(tmp_path / "without") == checkpoint.digests(folders[model])
+    assert not (without / lora.FILE).exists()
 
 
 @pytest.mark.parametrize("model", MODELS)
