@@ -54,7 +54,8 @@ def cached(model: str) -> Path:
 def build(model: str, folder: Path) -> None:
     """Write the tiny checkpoint of ``model`` into ``folder``: diffusers layout, bfloat16, the same bits always.
 
-    Beside its components lies ``lora.FILE``, a LoRA for its transformer. The global random state is left as it was. InputError for an unknown model.
+    Beside its components lies ``lora.FILE``, a LoRA for its transformer. The global random state is left as it was.
+    InputError for an unknown model.
     """
     _check(model)
     from conformance import guard

@@ -133,6 +133,15 @@ def test_a_float32_model_gets_the_rounding_of_its_reference() -> None:
     assert not torch.allclose(rounded.double(), product, rtol=1e-6, atol=1e-9)
 
 
+def test_wider_factors_take_the_dtype_of_the_weight_first(tmp_path: Path) -> None:
+    factors = lora.read(wide("ltx-2.3", tmp_path)).layers["transformer"]["transformer_blocks.0.attn1.to_q"]
+    narrow = lora.Factors(a_RI=factors.a_RI.bfloat16(), b_OR=factors.b_OR.bfloat16())
+    weight = engine_dit("ltx-2.3", torch.bfloat16).transformer_blocks[0].attn1.to_q.weight
+    one, other = (lora.delta(given, 0.6, weight, FP32_DELTA) for given in (factors, narrow))
+    assert torch.equal(one, other)
+    assert not torch.equal(lora.delta(factors, 0.6, weight, OFFICIAL), one)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("model", MODELS)
 def test_the_tiny_lora_moves_the_output(model: str, dtype: torch.dtype) -> None:

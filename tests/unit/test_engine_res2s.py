@@ -266,6 +266,39 @@ def test_given_tokens_stay() -> None:
     assert not torch.equal(final["video"][:, 20:25], free["video"][:, 20:25])
 
 
+def test_draws_and_given_tokens_of_every_evaluation() -> None:
+    held, drawn = tokens(torch.float32), []
+    states: list[torch.Tensor] = []
+
+    def recording(name: str, seed: int) -> Callable[[tuple[int, ...]], torch.Tensor]:
+        draw = drawing(seed)
+
+        def call(shape: tuple[int, ...]) -> torch.Tensor:
+            drawn.append((name, shape))
+            return draw(shape)
+
+        return call
+
+    def evaluate(step: int, half: int, now: res2s.States, sigma: torch.Tensor) -> States:
+        states.append(now["video"])
+        return denoise(now, sigma)
+
+    res2s.sample(
+        evaluate,
+        start(torch.float32),
+        DISTILLED,
+        draw_step=recording("step", 1),
+        draw_substep=recording("substep", 2),
+        numerics=OFFICIAL,
+        given=held,
+    )
+    one_step = [(name, SHAPES[stream]) for name in ("substep", "step") for stream in ("video", "audio")]
+    assert drawn == one_step * 3
+    assert len(states) == 7
+    for state in states[1:]:
+        assert torch.equal(state[:, :15], held["video"].clean_BTC[:, :15])
+
+
 @pytest.mark.parametrize(
     ("field", "value", "visible"),
     [
