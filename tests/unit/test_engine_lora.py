@@ -227,7 +227,7 @@ FOREIGN = torch.zeros(4, 128, dtype=torch.bfloat16)
         ({A: FOREIGN.half()}, r"to_q\.lora_A\.weight': 'dtype' is torch\.float16; expected one of"),
         ({A: FOREIGN.float()}, r"to_q\.lora_B\.weight': 'dtype' is torch\.bfloat16; .* the same for both"),
         ({A: FOREIGN[:3]}, r"of shape \(3, 128\) and B of \(\d+, 4\) have no common rank"),
-        ({A: FOREIGN[0]}, r"of shape \(128,\) and B of"),
+        ({A: FOREIGN[:, None]}, r"of shape \(4, 1, 128\) and B of"),
         (
             {
                 "transformer.transformer_blocks.0.attn1.to_q.lora_A.weight": FOREIGN,
