@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from conformance.errors import InputError, bad_field
 from conformance.jsonio import read_json
+from conformance.tensorfile import Tensor, read_header
 
 M = TypeVar("M", bound=nn.Module)
 Rename = Callable[[str], str | None]
 # quantised weights mean nothing without their scales
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 
 
 def _files(folder: Path, file: str) -> list[Path]:
@@ -33,20 +33,22 @@ def _files(folder: Path, file: str) -> list[Path]:
     return [folder / name for name in sorted(set(names.values()))]
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: cannot be read as safetensors: {str(error).splitlines()[0]}")
-
-
 def tensor_names(folder: Path, file: str) -> list[str]:
     """Names of all stored tensors, from the headers alone. InputError when a file is missing or corrupt."""
-    names: list[str] = []
-    for path in _files(folder, file):
-        try:
-            with safe_open(path, framework="pt", device="cpu") as opened:
-                names.extend(opened.keys())
-        except (OSError, SafetensorError) as error:
-            raise _unreadable(path, error) from None
-    return names
+    return [name for path in _files(folder, file) for name in read_header(path, str(path))[0]]
+
+
+def _read(file: BinaryIO, stored: Tensor) -> torch.Tensor:
+    """The tensor in memory of its own; the file's bytes are read into it, so that they are there once."""
+    tensor = torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
+    left = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+    file.seek(stored.begin)
+    while left:
+        count = file.readinto(left)  # type: ignore[attr-defined]
+        if not count:
+            raise InputError(f"{stored.file}: ended while it was read")
+        left = left[count:]
+    return tensor
 
 
 def read_tensors(
@@ -56,25 +58,26 @@ def read_tensors(
 
     rename: stored name -> name of the tensor, or None for one that is not read.
     Each is a fresh allocation: tensors mapped from a file can lie unaligned, and CPU matrix products of
-    unaligned operands take another path with other last bits. InputError when a file is missing or corrupt, or
-    a tensor is of another dtype than ``DTYPES``.
+    unaligned operands take another path with other last bits. Nor is a file mapped while it is copied: the whole of it
+    would count as memory beside the copy. InputError when a file is missing or corrupt, or a tensor is of another
+    dtype than ``DTYPES``.
     """
     tensors: dict[str, torch.Tensor] = {}
     for path in _files(folder, file):
+        header, _ = read_header(path, str(path))
         try:
-            with safe_open(path, framework="pt", device="cpu") as opened:
-                for stored in opened.keys():  # noqa: SIM118 - not a mapping
+            with path.open("rb", buffering=0) as opened:
+                for stored, place in header.items():
                     name = rename(stored) if rename else stored
                     if name is None:
                         continue
                     if name in tensors:
                         raise InputError(f"{path}: tensor {stored!r} is in more than one file")
-                    tensor = opened.get_tensor(stored)
-                    if tensor.dtype not in DTYPES:
-                        raise bad_field(f"{path}: tensor {stored!r}", "dtype", tensor.dtype, f"one of {DTYPES}")
-                    tensors[name] = tensor.to(device=device, dtype=dtype, copy=True)
-        except (OSError, SafetensorError) as error:
-            raise _unreadable(path, error) from None
+                    if place.dtype not in DTYPES:
+                        raise bad_field(f"{path}: tensor {stored!r}", "dtype", place.dtype, f"one of {tuple(DTYPES)}")
+                    tensors[name] = _read(opened, place).to(device=device, dtype=dtype)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     return tensors
 
 

@@ -140,7 +140,7 @@ def _copy(components: dict[str, dict[str, Tensor]], aside: Path, report: Report)
         done += count
         if (tenths := 10 * done // total) > shown:
             shown = tenths
-            report(f"unpacking {total / 2**30:.1f} GiB into {aside.parent}: {10 * tenths} %")
+            report(f"unpacking {total / 1e9:.2f} GB into {aside.parent}: {10 * tenths} %")
 
     for name, tensors in components.items():
         tensorfile.write(aside / name / _WEIGHTS, tensors, copied)
