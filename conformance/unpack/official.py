@@ -42,21 +42,26 @@ def read(path: Path) -> Official:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     check_dtypes(path, tensors)
-    config = configuration(path, metadata)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return Official(components=components, configs=derive(configuration(path, metadata), shapes))
+
+
+def derive(config: Section, shapes: configs.Shapes) -> dict[str, configs.Config]:
+    """``config.json`` of every component. shapes: of the tensors, under their official names.
+
+    InputError when a section is missing or anything is not implemented.
+    """
     for name in ("transformer", "vae", "audio_vae", "vocoder"):
         if name not in config.data:
             raise InputError(f"{config.where}: no section {name!r}; expected the configuration of an official file")
     dit = config.section("transformer")
-    return Official(
-        components=components,
-        configs={
-            "transformer": configs.transformer(dit),
-            "connectors": configs.connectors(dit, {name: tensor.shape for name, tensor in tensors.items()}),
-            "vae": picture.video_vae(config.section("vae")),
-            "audio_vae": sound.audio_vae(config.section("audio_vae")),
-            "vocoder": sound.vocoder(config.section("vocoder")),
-        },
-    )
+    return {
+        "transformer": configs.transformer(dit),
+        "connectors": configs.connectors(dit, shapes),
+        "vae": picture.video_vae(config.section("vae")),
+        "audio_vae": sound.audio_vae(config.section("audio_vae")),
+        "vocoder": sound.vocoder(config.section("vocoder")),
+    }
 
 
 def configuration(path: Path, metadata: dict[str, str]) -> Section:
