@@ -11,7 +11,7 @@ from conformance import checkpoint, hub, unpack
 from conformance.errors import InputError
 
 FORMS = "a diffusers folder, an official .safetensors file or a hub id 'org/name'"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_HUB_ID = re.compile(r"(?![.])[\w.-]+/[\w.-]+(?<![.]safetensors)", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def resolve(source: Source, report: Callable[[str], None]) -> Path:
             raise InputError(f"{flag}: goes with an official file; {source.checkpoint} is a folder or a hub id")
     if path.is_dir():
         folder = path.resolve()
-    elif _HUB_ID.fullmatch(source.checkpoint) and not source.checkpoint.startswith("."):
+    elif _HUB_ID.fullmatch(source.checkpoint):
         folder = hub.snapshot(source.checkpoint, report)
     else:
         raise InputError(f"--checkpoint {source.checkpoint}: does not exist; expected {FORMS}")

@@ -175,6 +175,54 @@ def test_optional_component_is_verified_where_it_is(folder: Path) -> None:
         checkpoint.verify(folder)
 
 
+def add_lora(folder: Path, name: str = "ltx-2-19b-distilled-lora-384.safetensors") -> Path:
+    write(folder / name, TENSORS)
+    return folder / name
+
+
+def test_the_distilled_lora_counts_where_it_is_asked_for(folder: Path) -> None:
+    before = checkpoint.digests(folder)
+    for call in (checkpoint.distilled_lora, lambda root: checkpoint.digests(root, optional=("distilled_lora",))):
+        with pytest.raises(InputError, match=r"no distilled LoRA; expected one \*distilled-lora\*\.safetensors"):
+            call(folder)
+    path = add_lora(folder)
+    assert checkpoint.distilled_lora(folder) == path
+    assert checkpoint.digests(folder) == before
+    first = checkpoint.digests(folder, optional=("distilled_lora",))
+    assert first == before | {"distilled_lora": first["distilled_lora"]}
+    path.rename(folder / "distilled-lora.safetensors")  # its name does not count
+    assert checkpoint.digests(folder, optional=("distilled_lora",)) == first
+    write(folder / "distilled-lora.safetensors", {"a": TENSORS["a.weight"], "b.bias": TENSORS["b.bias"]})
+    assert checkpoint.digests(folder, optional=("distilled_lora",)) != first
+
+
+def test_several_loras_are_named_where_one_is_needed(folder: Path) -> None:
+    for name in ("x-distilled-lora-384.safetensors", "x-distilled-lora-384-1.1.safetensors"):
+        add_lora(folder, name)
+    checkpoint.verify(folder)
+    match = (
+        r"2 distilled LoRAs \(x-distilled-lora-384-1\.1\.safetensors, x-distilled-lora-384\.safetensors\); expected one"
+    )
+    for call in (checkpoint.distilled_lora, lambda root: checkpoint.digests(root, optional=("distilled_lora",))):
+        with pytest.raises(InputError, match=match):
+            call(folder)
+
+
+def test_a_lora_is_verified_where_it_is(folder: Path) -> None:
+    path = add_lora(folder)
+    checkpoint.verify(folder)
+    path.write_bytes(path.read_bytes()[:-1])
+    for call in (checkpoint.verify, checkpoint.distilled_lora, checkpoint.digests):
+        with pytest.raises(InputError, match=r"distilled-lora-384\.safetensors: truncated"):
+            call(folder)
+    path.rename(path.with_suffix(".bin"))
+    for call in (checkpoint.verify, checkpoint.distilled_lora):
+        with pytest.raises(InputError, match=r"distilled-lora-384\.bin: pickled weights are refused"):
+            call(folder)
+    path.with_suffix(".bin").rename(folder / "distilled-lora.md")
+    checkpoint.verify(folder)
+
+
 def changed(**tensors: tuple[str, list[int], bytes]) -> Callable[[Path], None]:
     return lambda folder: write(weights(folder), {**TENSORS, **tensors})
 

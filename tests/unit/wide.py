@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from conformance.tensorfile import read_header
 from engine.models.ltx2.config import ConnectorsConfig, TransformerConfig
 from engine.models.ltx2.connectors import LTX2Connectors
 from engine.models.ltx2.transformer import LTX2Transformer
@@ -98,12 +101,30 @@ def shapes(folder: Path) -> dict[str, dict[str, tuple[int, ...]]]:
     }
 
 
+def size(shape: tuple[int, ...]) -> int:
+    """Bytes of a bfloat16 tensor."""
+    return 2 * math.prod(shape)
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in read_header(path, str(path))[0].items()}
+
+
+def write_text_encoder(folder: Path, *, width: int, layers: int, tokenizer: Path) -> None:
+    """A flat folder that has the sizes of a text encoder and hardly any weights."""
+    shutil.copytree(tokenizer, folder)
+    text = {"hidden_size": width, "num_hidden_layers": layers}
+    config = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
+    (folder / "config.json").write_text(json.dumps(config))
+    write_weights(folder / "model.safetensors", {"language_model.model.norm.weight": (width,)})
+
+
 def write_weights(path: Path, tensors: Shapes, metadata: Mapping[str, str] | None = None) -> int:
     """A safetensors file of bfloat16 tensors; returns the bytes of its tensors. Any bits will do."""
     header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
     end = 0
     for name, shape in tensors.items():
-        begin, end = end, end + 2 * torch.Size(shape).numel()
+        begin, end = end, end + size(shape)
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
