@@ -20,7 +20,7 @@ class Drawn(TorchFunctionMode):
     """
 
     def __init__(self, noise: torch.Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._noise = noise
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -49,7 +49,7 @@ class InjectedNoise:
             self._probe.tap(f"start/{stream}", latent_state.latent)
         self._probe.tap(f"noise/{stream}", noise)
         with Drawn(noise):
-            return GaussianNoiser(generator=None)(latent_state, noise_scale)  # type: ignore[arg-type]
+            return GaussianNoiser(generator=torch.Generator())(latent_state, noise_scale)
 
 
 class InjectedStepNoise:

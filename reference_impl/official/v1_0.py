@@ -19,7 +19,7 @@ from reference_impl.official.noise import InjectedNoise, InjectedStepNoise
 from reference_impl.official.stages import HQ, ONE_STAGE, STREAMS, TWO_STAGE, Stage
 from reference_impl.official.taps import tapped
 
-PIPELINES = (*ONE_STAGE, *TWO_STAGE, *HQ)
+PIPELINES: tuple[str, ...] = (*ONE_STAGE, *TWO_STAGE, *HQ)
 SKIPS_V2A = True
 
 

@@ -19,7 +19,7 @@ from reference_impl.official.noise import InjectedNoise
 from reference_impl.official.stages import STREAMS, Stage
 from reference_impl.official.taps import TappedStep
 
-PIPELINES = ("one-stage-t2v",)
+PIPELINES: tuple[str, ...] = ("one-stage-t2v",)
 SKIPS_V2A = False
 
 
