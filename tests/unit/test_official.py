@@ -14,17 +14,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from conformance import worker
-from conformance.case import Guidance
+from conformance.case import Guidance, ImageCondition, SecondStage
 from conformance.errors import InputError, ReferenceMissing, UnsupportedCase
 from conformance.generator import Probe
 from conformance.matrix import all_cases, select
 from engine.models.ltx2 import mapping
 from engine.numerics import PRESETS
-from reference_impl.official import generator, packages
+from reference_impl.official import generator, packages, versions
 from reference_impl.tiny import official_file
 from reference_impl.tiny.build import MODELS, cached
 
 NAME = "official-1.0.0"
+PICTURE = ImageCondition(picture="rings", height=64, width=96, crf=0, strength=1.0)
+SECOND = SecondStage(sigmas=(0.9, 0.4), lora_first=0.0, lora_second=1.0)
 
 
 def _without(monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
@@ -84,7 +86,7 @@ def test_the_reference_follows_from_the_numerics() -> None:
     ("request_changes", "case_changes", "message"),
     [
         ({"prompts": ("a", "b"), "negative_prompts": ("", "")}, {}, "number of prompts"),
-        ({}, {"pipeline": "one-stage-ti2v"}, "pipeline 'one-stage-ti2v'"),
+        ({}, {"pipeline": "keyframes"}, "pipeline 'keyframes'"),
         ({}, {"model": "ltx-9"}, "model 'ltx-9'"),
         (
             {**ALL_GUIDANCE, "audio_guidance": Guidance(cfg=7.0, stg=0.0, modality=3.0, rescale=0.7)},
@@ -96,7 +98,28 @@ def test_the_reference_follows_from_the_numerics() -> None:
 def test_what_the_packages_cannot_do(request_changes: dict, case_changes: dict, message: str) -> None:
     case = tiny_case("ltx-2", "fp32", tiny_request(**request_changes))
     with pytest.raises(UnsupportedCase, match=message):
-        generator.check_case(replace(case, **case_changes))
+        generator.check_case(replace(case, **case_changes), versions.of("1.0.0"))
+
+
+@pytest.mark.parametrize(
+    ("request_changes", "pipeline", "message"),
+    [
+        ({"image": PICTURE}, "one-stage-ti2v", "pipeline 'one-stage-ti2v'"),
+        ({"second": SECOND, "height": 128, "width": 192}, "two-stage-t2v", "pipeline 'two-stage-t2v'"),
+        ({"skip_v2a": True}, "one-stage-t2v", "skip_v2a True"),
+    ],
+)
+def test_what_is_not_called_of_a_later_version(request_changes: dict, pipeline: str, message: str) -> None:
+    request = tiny_request(**request_changes)
+    case = replace(tiny_case("ltx-2", "fp32", tiny_request()), pipeline=pipeline, request=request)
+    generator.check_case(case, versions.of("1.0.0"))
+    with pytest.raises(UnsupportedCase, match=message):
+        generator.check_case(case, versions.of("1.2.0"))
+
+
+def test_a_version_that_is_not_known() -> None:
+    with pytest.raises(ReferenceMissing, match=r"version is 9; expected one of \['1.0.0', '1.2.0'\]"):
+        versions.of("9")
 
 
 def test_another_version_is_not_the_reference_of_the_case() -> None:

@@ -159,3 +159,155 @@ def test_what_is_done_here_is_what_the_pipelines_do(
     assert np.array_equal(mine.frames[0], frames)
     assert np.array_equal(mine.audio[0], audio.waveform.float().numpy())
     assert frames.std() > 20
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_what_a_two_stage_case_says_of_itself(dtype: str) -> None:
+    case = _case("ltx-2.3", "two-stage-hq-ti2v", dtype)
+    sample, probe = _run(case)
+    said = sample.resolved
+    assert (said["height"], said["width"], said["steps"], said["skip_v2a"]) == (128, 192, 2, False)
+    assert (said["video_tokens"], said["audio_tokens"]) == (2 * 2 * 3, 9)
+    second = said["second_stage"]
+    assert (second["height"], second["width"], second["video_tokens"]) == (128, 192, 2 * 4 * 6)
+    assert torch.equal(torch.tensor(second["sigmas"]), torch.tensor([*LEVELS, 0.0]))
+    assert second["lora"].keys() == {"first", "second", "digest"}
+    assert (second["lora"]["first"], second["lora"]["second"]) == (0.25, 0.5)
+    assert said["image"] == probe.trace["stage.1/image/pixels"].sha256
+    assert second["image"] == probe.trace["stage.2/image/pixels"].sha256
+    assert len({said["image"], second["image"], *said["noise"].values(), *second["noise"].values()}) == 6
+    assert said["weights"].keys() == {*checkpoint.COMPONENTS, "latent_upsampler", "model_index"}
+    # two evaluations a step and the last one, with all branches in the first stage and one in the second
+    for stage, steps, branches in (("stage.1", 2, 4), ("stage.2", 3, 1)):
+        names = {name.split("/")[1] for name in probe.trace if name.startswith(f"{stage}/step.")}
+        assert names == {f"step.{step:03d}{half}" for step in range(steps) for half in ("", ".mid")} | {
+            f"step.{steps:03d}"
+        }
+        found = [name for name in probe.trace if name.startswith(stage) and name.endswith("velocity/video")]
+        assert len(found) == (2 * steps + 1) * branches
+    names = list(probe.trace)
+    order = ["stage.1/latents/final/video", "upsample/input", "upsample/output", "stage.2/start/video"]
+    assert [names.index(name) for name in order] == sorted(names.index(name) for name in order)
+    shapes = [tuple(probe.tensors[name].shape) for name in order]
+    assert shapes == [(1, 12, 128), (1, 128, 2, 2, 3), (1, 128, 2, 4, 6), (1, 48, 128)]
+
+
+def test_schedules_are_for_4096_tokens_and_of_hq_for_those_of_the_first_stage() -> None:
+    found = [stages(name, _case("ltx-2", name).request)[0].sigmas for name in ("two-stage-t2v", "two-stage-hq-t2v")]
+    from ltx_core.components.schedulers import LTX2Scheduler
+
+    assert torch.equal(found[0], LTX2Scheduler().execute(steps=2))
+    assert torch.equal(found[1], LTX2Scheduler().execute(steps=2, default_number_of_tokens=2 * 2 * 3))
+    assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize("seed", [STEP_SEED, HALF_STEP_SEED])
+def test_what_res2s_injects_is_what_it_draws_itself(seed: int) -> None:
+    from ltx_pipelines.utils import samplers
+
+    own, injected = torch.Generator("cpu").manual_seed(seed), InjectedStepNoise(samplers._get_new_noise)
+    untouched = torch.Generator("cpu").manual_seed(seed)
+    for shape in ((1, 24, 128), (1, 9, 128), (1, 24, 128)):
+        state = torch.zeros(shape)
+        theirs = samplers._get_new_noise(state, own)
+        assert torch.equal(injected(state, untouched), theirs)
+        assert theirs.dtype == torch.float64
+    with pytest.raises(KeyError):
+        injected(state, torch.Generator("cpu").manual_seed(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_injected_noise_is_weighted_by_the_packages(dtype: torch.dtype) -> None:
+    from ltx_core.components.noisers import GaussianNoiser
+    from ltx_core.types import LatentState
+
+    seed, shape, level = 3, (1, 24, 128), torch.tensor(0.909375)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    latent, mask = torch.randn(shape, generator=torch.Generator().manual_seed(4)).to(dtype), torch.ones(1, 24, 1)
+    mask[:, :6] = 1.0 - 0.7
+    state = LatentState(latent=latent, denoise_mask=mask, positions=torch.zeros(1), clean_latent=latent)
+    theirs = GaussianNoiser(torch.Generator().manual_seed(seed))(state, level)
+    probe = Probe()
+    noiser = InjectedNoise({"video": noise.float(), "audio": noise[:, :5].float()}, probe, start=True)
+    assert torch.equal(noiser(state, level).latent, theirs.latent)
+    assert list(probe.tensors) == ["start/video", "noise/video"]
+    with pytest.raises(RuntimeError, match=r"injected noise \(1, 5, 128\) does not fit \(1, 24, 128\)"):
+        noiser(state, level)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("pipeline", ["one-stage-t2v", "two-stage-hq-t2v"])
+def test_without_video_to_audio_attention(pipeline: str, dtype: str) -> None:
+    _, plain = _run(_case("ltx-2.3", pipeline, dtype), "block")
+    sample, probe = _run(_case("ltx-2.3", pipeline, dtype, skip_v2a=True), "block")
+    assert sample.resolved["skip_v2a"]
+    assert {name for name in plain.trace if "/v2a/" in name}
+    assert plain.trace.keys() - probe.trace.keys() == {name for name in plain.trace if "/v2a/" in name}
+    assert probe.trace.keys() <= plain.trace.keys()
+    first = "stage.1/step.000" if pipeline.startswith("two") else "step.000"
+    for branch, changed in (("cond", True), ("uncond", True), ("stg", True), ("modality", False)):
+        name = f"{first}/{branch}/velocity/audio"
+        assert torch.equal(plain.tensors[name], probe.tensors[name]) != changed, branch
+    # the picture of the first block, where audio has not reached the video by another way, stays as it was
+    assert torch.equal(plain.tensors[f"{first}/cond/block.00/video"], probe.tensors[f"{first}/cond/block.00/video"])
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_lora_is_merged_as_the_builder_of_the_packages_does(dtype: str) -> None:
+    from ltx_core.loader import LTXV_LORA_COMFY_RENAMING_MAP, SingleGPUModelBuilder
+    from ltx_core.model.transformer import LTXV_MODEL_COMFY_RENAMING_MAP, LTXModelConfigurator
+
+    lora = checkpoint.distilled_lora(cached("ltx-2.3"))
+    builder = SingleGPUModelBuilder(
+        LTXModelConfigurator, str(official_file.cached("ltx-2.3")), model_sd_ops=LTXV_MODEL_COMFY_RENAMING_MAP
+    )
+    builder = builder.lora(str(lora), 0.5, LTXV_LORA_COMFY_RENAMING_MAP)
+    theirs = builder.build(CPU, {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).state_dict()
+    mine = load_transformer(cached("ltx-2.3"), dtype, "cpu", 0.5).velocity_model.state_dict()
+    plain = load_transformer(cached("ltx-2.3"), dtype, "cpu", 0.0).velocity_model.state_dict()
+    assert mine.keys() == theirs.keys()
+    # weights without a LoRA keep their stored dtype there, whatever dtype is asked for
+    assert all(torch.equal(mine[key], theirs[key].to(mine[key].dtype)) for key in mine)
+    changed = {key for key in mine if not torch.equal(mine[key], plain[key])}
+    factors = {key.removeprefix("diffusion_model.").partition(".lora_")[0] for key in load_file(lora)}
+    assert changed == {f"{layer}.weight" for layer in factors}
+    assert {mine[key].dtype for key in mine} == {theirs[key].dtype for key in changed}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda factors: factors.pop(min(factors)), "is no factor of a LoRA with a partner"),
+        (lambda factors: factors.update(alpha=torch.ones(1)), "'alpha' is no factor of a LoRA"),
+        (
+            lambda factors: factors.update(
+                {f"diffusion_model.unknown.lora_{side}.weight": torch.ones(1, 1) for side in "AB"}
+            ),
+            "layer 'unknown' is not in the transformer",
+        ),
+    ],
+)
+def test_a_lora_of_something_else_is_refused(wrong: Any, message: str, tmp_path: Any) -> None:
+    from reference_impl.official.lora import merged
+
+    factors = load_file(checkpoint.distilled_lora(cached("ltx-2")))
+    wrong(factors)
+    save_file(factors, tmp_path / "lora.safetensors")
+    weights = load_transformer(cached("ltx-2"), "bf16", "cpu", 0.0).velocity_model.state_dict()
+    with pytest.raises(InputError, match=message):
+        merged(weights, tmp_path / "lora.safetensors", 1.0, torch.bfloat16)
+
+
+def test_a_lora_cannot_be_added_to_weights_of_another_dtype() -> None:
+    from reference_impl.official.lora import merged
+
+    weights = load_transformer(cached("ltx-2"), "fp32", "cpu", 0.0).velocity_model.state_dict()
+    with pytest.raises(InputError, match="expected bfloat16, to merge a LoRA"):
+        merged(weights, checkpoint.distilled_lora(cached("ltx-2")), 1.0, torch.float32)
+
+
+def test_an_incomplete_upsampler_configuration_is_refused(tmp_path: Any) -> None:
+    (tmp_path / upsampler.FOLDER).mkdir()
+    (tmp_path / upsampler.FOLDER / "config.json").write_text('{"in_channels": 128}')
+    with pytest.raises(InputError, match="'mid_channels' is missing"):
+        upsampler.upsampler_config(tmp_path)
