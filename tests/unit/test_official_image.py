@@ -11,10 +11,12 @@ from engine_reference import CPU
 from PIL import Image
 
 from conformance.errors import ReferenceMissing
+from conformance.generator import Probe
 from conformance.inputs import draw_picture
-from engine.image import cropped
+from engine.image import fitted, through_h264
 from engine.models.ltx2 import upsampler
 from engine.models.ltx2.video_vae import model as vae
+from engine.numerics import preset
 from reference_impl.official import packages
 from reference_impl.official.load import DTYPES, load
 from reference_impl.tiny.build import cached
@@ -26,6 +28,7 @@ except ReferenceMissing as missing:
 if NAME != "official-1.0.0":
     pytest.skip(f"the packages are {NAME}", allow_module_level=True)
 
+OFFICIAL = preset(NAME)
 SIZES = [(64, 96), (64, 64), (75, 101), (40, 31), (201, 90), (33, 131), (128, 192), (3, 2)]
 
 
@@ -43,7 +46,7 @@ def test_pictures_of_any_size_are_fitted_alike(size: tuple[int, int], crf: int, 
     Image.fromarray(picture).save(tmp_path / "picture.png")
     for dtype in DTYPES.values():
         theirs = load_image_conditioning(str(tmp_path / "picture.png"), 64, 96, dtype, CPU, crf)
-        mine = cropped(picture, crf, 64, 96).to(dtype)
+        mine = fitted(through_h264(picture, crf), 64, 96, OFFICIAL).to(dtype)
         assert mine.shape == (1, 3, 1, 64, 96)
         assert torch.equal(mine, theirs)
         assert theirs.float().std() > 0.2
@@ -58,7 +61,9 @@ def test_the_frame_is_encoded_and_latents_are_upsampled_alike(model: str, dtype:
     folder = cached(model)
     theirs = load(folder, dtype, "cpu", 32, image=True, second=True)
     mine = vae.load(folder / "vae", DTYPES[dtype], CPU)
-    latents = vae.normalise(mine, vae.encode(mine, cropped(_picture(75, 101), 33, 64, 96).to(DTYPES[dtype])))
-    assert torch.equal(latents, theirs.video_encoder(cropped(_picture(75, 101), 33, 64, 96).to(DTYPES[dtype])))
-    larger = upsampler.upsample(upsampler.load(folder / "latent_upsampler", DTYPES[dtype], CPU), mine, latents)
-    assert torch.equal(larger, upsample_video(latents, theirs.video_encoder, theirs.upsampler))
+    pixels = fitted(_picture(75, 101), 64, 96, OFFICIAL).to(DTYPES[dtype])
+    latents = vae.normalise(mine, vae.encode(mine, pixels))
+    assert torch.equal(latents, theirs.video_encoder(pixels))
+    larger = upsampler.load(folder / "latent_upsampler", DTYPES[dtype], CPU)
+    upsampled = upsampler.upsample(larger, mine, latents, OFFICIAL, Probe())
+    assert torch.equal(upsampled, upsample_video(latents, theirs.video_encoder, theirs.upsampler))
