@@ -311,12 +311,15 @@ class Case(_Checked):
     def id(self) -> str:
         """``<model>/<pipeline>/<variant>@<layout>+<numerics>-<dtype>``.
 
-        Then, where they are not the usual ones, ``+<quantization>``, ``+kernels`` and ``+<field>=<value>``.
+        Then, where they are not the usual ones, ``+<quantization>``, ``+kernels``, ``+<field>=<value>`` and, for a
+        picture that was given as a file, ``+image=<first digits>``: limits are those of one picture.
         """
         parts = [f"{self.model}/{self.pipeline}/{self.variant}@{self.layout.name}+{self.numerics}-{self.dtype}"]
         parts += [self.quantization] if self.quantization != "checkpoint" else []
         parts += ["kernels"] if self.kernels == "on" else []
         parts += [f"{override.field}={override.value}" for override in self.overrides]
+        picture = "" if self.request.image is None else self.request.image.picture
+        parts += [f"image={picture[7:15]}"] if picture.startswith("sha256:") else []
         return "+".join(parts)
 
     @cached_property

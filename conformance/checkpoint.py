@@ -111,6 +111,11 @@ def digest(folder: Path) -> str:
     return json_digest(digests(folder))
 
 
+def dtypes(folder: Path, component: str) -> dict[str, str]:
+    """The stored dtype (``BF16``) of every tensor of a component, from its headers. InputError as in :func:`verify`."""
+    return {name: tensor.dtype for name, tensor in _component(folder, component).items()}
+
+
 _cache: dict[tuple[Path, tuple[str, ...], tuple[tuple[str, int, int], ...]], dict[str, str]] = {}
 
 

@@ -1,4 +1,4 @@
-"""The ``conformance`` command. Only argparse is imported here: ``--help`` answers at once."""
+"""The ``conformance`` command. Nothing heavy is imported here: ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from conformance.case import KERNELS, QUANTIZATIONS
 from conformance.errors import ConformanceError
 from conformance.verdicts import EXIT_INFRA, EXIT_USAGE
 
@@ -55,6 +56,23 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
 
 
+def _departures(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("departures from the cases (docs/overrides.md)")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a rounding decision of the engine (docs/numerics.md), such as attention=math; repeatable",
+    )
+    group.add_argument("--config", type=Path, metavar="FILE", help="JSON with numerics, quantization and kernels")
+    group.add_argument(
+        "--quantization", choices=QUANTIZATIONS, help="how the DiT's weights are stored (checkpoint: what it says)"
+    )
+    group.add_argument("--kernels", choices=KERNELS, help="fused kernels where they can run")
+    group.add_argument("--image", metavar="FILE", help="first frame of the image-conditioned cases: PNG, JPEG or WebP")
+
+
 def _limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--thresholds", type=Path, metavar="PATH", help="thresholds file or folder (default: shipped)")
     parser.add_argument(
@@ -93,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _run_options(run)
     _limits(run)
+    _departures(run)
     run.add_argument("--depth", choices=("block", "step"), default="block", help="how deep taps reach (default: block)")
     run.add_argument("--shard", metavar="i/n", help="only every n-th case from the i-th")
     run.add_argument("--resume", action="store_true", help="keep the finished results in --out")

@@ -10,6 +10,7 @@ from conformance.case import Case
 from conformance.compare import compare, handshake
 from conformance.generator import Sample
 from conformance.metrics.clip import ClipScorer
+from conformance.overrides import origin
 from conformance.results import CaseResult
 from conformance.verdicts import Verdict
 from thresholds import Thresholds
@@ -30,6 +31,8 @@ def judge(
         candidate, reference, limits=entry.limits if entry else None, clip=clip, given_frames=case.request.given_frames
     )
     verdict, reason = result.verdict, result.reason
+    if verdict == Verdict.CALIBRATION_NEEDED and entry is None:
+        reason = _without_limits(case) or reason
     different = handshake(candidate.resolved, reference.resolved)
     if different:
         verdict, reason = Verdict.INCOMPARABLE, different
@@ -49,4 +52,15 @@ def judge(
         ledger={"candidate": candidate.ledger, "reference": reference.ledger},
         evidence=entry.evidence if entry else {},
         shared=candidate.shared,
+    )
+
+
+def _without_limits(case: Case) -> str:
+    """Why a case that departs from its matrix has no limits; nothing for any other."""
+    picked, departures = origin(case)
+    if not departures:
+        return ""
+    return (
+        f"not equal bit for bit, and no limits were measured with {' '.join(departures)}"
+        f" (those of {picked} do not count for it)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from conformance import pictures
 from conformance.case import ImageCondition
 from conformance.errors import bad_field
 
@@ -37,8 +38,18 @@ def draw_injected(generator: torch.Generator, shape_BTC: tuple[int, ...]) -> tor
 
 
 def read_picture(image: ImageCondition) -> np.ndarray:
-    """The conditioning image of a request at its own size, uint8 [H,W,3]. InputError when there is no such picture."""
-    return draw_picture(image.picture, image.height, image.width)
+    """The conditioning image of a request at its own size, uint8 [H,W,3].
+
+    InputError when the harness cannot draw it, or when it was given as a file and its copy in the cache is absent,
+    changed, or of another size than the request says.
+    """
+    if not image.picture.startswith("sha256:"):
+        return draw_picture(image.picture, image.height, image.width)
+    picture_HW3 = pictures.read(image.picture)
+    if picture_HW3.shape[:2] != (image.height, image.width):
+        found = "x".join(map(str, picture_HW3.shape[:2]))
+        raise bad_field("image", "size", f"{image.height}x{image.width}", f"{found}, which {image.picture} has")
+    return picture_HW3
 
 
 def draw_picture(name: str, height: int, width: int) -> np.ndarray:

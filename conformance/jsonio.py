@@ -65,8 +65,19 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, dumps(value) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file. InputError names the file and the line when it is missing or malformed."""
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} more than once")
+    return found
+
+
+def read_json(path: Path, *, unique: bool = False) -> Any:
+    """Parse a JSON file. InputError names the file and the line when it is missing or malformed.
+
+    unique: refuse an object with a key twice, of which Python would drop the first without a word.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -74,7 +85,7 @@ def read_json(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once if unique else None)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
     except ValueError as error:  # an integer of more digits than Python converts

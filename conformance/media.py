@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 HEAT_FULL_SCALE = 64.0
 _EXPECTED = "expected 8-bit RGB"
-_IHDR_BIT_DEPTH = 24  # offset of the bit depth in a PNG: signature 8, chunk length 4, type 4, width 4, height 4
+IHDR_BIT_DEPTH = 24  # offset of the bit depth in a PNG: signature 8, chunk length 4, type 4, width 4, height 4
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -55,7 +55,7 @@ def _not_rgb(image: Image.Image, data: bytes) -> str:
     """What makes an image more or less than 8-bit RGB, or nothing. A palette without transparency is RGB."""
     if getattr(image, "n_frames", 1) > 1:
         return f"animated ({image.n_frames} frames)"  # type: ignore[attr-defined]
-    depth = data[_IHDR_BIT_DEPTH] if image.format == "PNG" else 8
+    depth = data[IHDR_BIT_DEPTH] if image.format == "PNG" else 8
     if depth == 16 or image.mode.startswith("I"):
         return f"16-bit (mode {image.mode})"  # Pillow would drop the low bits of a 16-bit RGB PNG
     if image.mode in ("1", "L"):

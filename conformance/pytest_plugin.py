@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conformance.case import KERNELS, QUANTIZATIONS
+
 if TYPE_CHECKING:
     from conformance.case import Case
     from conformance.results import CaseResult
@@ -30,6 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--conformance-reference", default="live", help="as --reference of conformance run")
     group.addoption("--conformance-checkpoint", metavar="WHICH", help="as --checkpoint of conformance run")
     group.addoption("--conformance-thresholds", metavar="PATH", help="thresholds file or folder (default: shipped)")
+    group.addoption("--conformance-set", action="append", default=[], metavar="FIELD=VALUE", help="as --set")
+    group.addoption("--conformance-config", type=Path, metavar="FILE", help="as --config")
+    group.addoption("--conformance-quantization", choices=QUANTIZATIONS, help="as --quantization")
+    group.addoption("--conformance-kernels", choices=KERNELS, help="as --kernels")
+    group.addoption("--conformance-image", metavar="FILE", help="as --image; collects the cases that take one")
     group.addoption("--conformance-timeout", type=float, default=300.0, help="seconds a case may take (default 300)")
 
 
@@ -79,9 +86,22 @@ class _Session:
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         from conformance.errors import ConformanceError
         from conformance.matrix import all_cases, select
+        from conformance.overrides import depart
 
+        get = self.config.getoption
         try:
-            cases = select(all_cases(), (), self.config.getoption("--conformance-suite"))
+            picked = select(all_cases(), (), get("--conformance-suite"))
+            if get("--conformance-image"):  # pytest picks later, so the others are left out here
+                picked = [case for case in picked if case.request.image is not None]
+            cases = depart(
+                picked,
+                settings=get("--conformance-set"),
+                config=get("--conformance-config"),
+                quantization=get("--conformance-quantization"),
+                kernels=get("--conformance-kernels"),
+                image=get("--conformance-image"),
+                option="--conformance-",
+            )
         except ConformanceError as error:
             raise pytest.UsageError(str(error)) from None
         made = [

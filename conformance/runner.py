@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +99,11 @@ def _out(path: Path | None) -> str | None:
 
 
 def prepare_checkpoints(
-    models: Sequence[str], options: Options, on_place: Callable[[str], None] = lambda place: None
+    models: Mapping[str, tuple[str, ...]], options: Options, on_place: Callable[[str], None] = lambda place: None
 ) -> dict[str, tuple[str, str]]:
     """Folder and digest of every model's checkpoint, built, checked and hashed in a process of its own.
 
-    The run's generators and its CLIP model are loaded there too. ``on_place`` is told where it is. InputError when
+    models: and the quantizations that their cases ask for. The run's generators and its CLIP model are loaded there too. ``on_place`` is told where it is. InputError when
     any of them is unusable.
     """
     live: tuple[str, ...] = (REFERENCES.get(options.reference, options.reference),)
@@ -111,7 +111,7 @@ def prepare_checkpoints(
         live = ()
     elif options.reference == LIVE:
         live = tuple(REFERENCES.values())
-    argument = (options.source, tuple(models), (options.engine, *live), options.clip)
+    argument = (options.source, dict(models), (options.engine, *live), options.clip)
     timeout = options.timeout if options.checkpoint is None else max(options.timeout, _FETCHING)
     log = options.out / "prepare.txt"
     task = Task(key="prepare", target=prepare, argument=argument, timeout=timeout, log=log)
@@ -132,7 +132,9 @@ def make_jobs(
     """
     limits = thresholds.load(options.thresholds, device=environment.cohort_device(options.device)).digest
     store = _store_digest(options)
-    models = tuple(dict.fromkeys(case.model for case in cases))
+    models: dict[str, tuple[str, ...]] = {}
+    for case in cases:
+        models[case.model] = tuple(dict.fromkeys((*models.get(case.model, ()), case.quantization)))
     checkpoints = prepare_checkpoints(models, options, on_place)
     versions = tuple(sorted(environment.versions().items()))
     code = code_digest()

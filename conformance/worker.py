@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -135,6 +136,11 @@ def reference_of(case: Case) -> str:
     return "official" if case.numerics.startswith("official-") else "diffusers"
 
 
+def stored_as(job: Job) -> Case:
+    """The case whose sample the store holds for this job: overrides are the engine's alone."""
+    return job.case if job.reference == "self" else replace(job.case, overrides=())
+
+
 def _reference(job: Job, report: Report) -> Sample:
     from conformance import environment
 
@@ -147,7 +153,7 @@ def _reference(job: Job, report: Report) -> Sample:
     report("reference, reading the store")
     store = Store(Path(job.store) if job.store else None)
     return store.get(
-        job.case,
+        stored_as(job),
         kind="self" if job.reference == "self" else reference_of(job.case),
         checkpoint=checkpoint.digests(Path(job.checkpoint)),
         ledger=environment.ledger(job.device),
@@ -208,7 +214,10 @@ def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, fl
 
 def write_result(job: Job, result: CaseResult) -> str:
     """Complete a result with what the job knows and write it, atomically, to the case's folder."""
-    command = f"conformance run '{job.case.id}'"
+    from conformance.overrides import origin
+
+    picked, departures = origin(job.case)
+    command = " ".join([f"conformance run '{picked}'", *map(shlex.quote, departures)])
     for flag, value, usual in (
         ("engine", job.engine, ENGINE),
         ("reference", job.reference, LIVE),
@@ -223,14 +232,14 @@ def write_result(job: Job, result: CaseResult) -> str:
 
 
 def prepare(
-    argument: tuple[Source | None, tuple[str, ...], tuple[str, ...], str | None], report: Report
+    argument: tuple[Source | None, dict[str, tuple[str, ...]], tuple[str, ...], str | None], report: Report
 ) -> dict[str, tuple[str, str]]:
     """Find, check and digest the checkpoint of every model: {model: (folder, digest)}.
 
-    argument: the checkpoint for all models or None for the project's own, the models, and the generators
-    (``module:factory``) and the CLIP model or None that must be there. InputError names what is not.
+    argument: the checkpoint for all models or None for the project's own, the models with the quantizations asked for, and
+    the generators (``module:factory``) and the CLIP model or None that must be there. InputError names what is not.
     """
-    from conformance import checkpoint, released, source
+    from conformance import checkpoint, quantization, released, source
     from conformance.metrics.clip import ClipScorer
 
     given, models, generators, clip = argument
@@ -241,13 +250,17 @@ def prepare(
     if given is not None:
         path = source.resolve(given, report)
         report(f"checkpoint: {released.describe(path)}; hashing it")
+        for asked in {asked for each in models.values() for asked in each}:
+            quantization.resolve(asked, path)
         return dict.fromkeys(models, (str(path), checkpoint.digest(path)))
     from reference_impl.tiny.build import cached
 
     found = {}
-    for model in models:
+    for model, quantizations in models.items():
         report(f"checkpoint of {model}")
         path = cached(model)
+        for asked in quantizations:
+            quantization.resolve(asked, path)
         found[model] = (str(path), checkpoint.digest(path))
     return found
 
@@ -261,7 +274,7 @@ def build_ground_truth(argument: tuple[Job, str], report: Report) -> str:
     spec = job.engine if job.reference == "self" else REFERENCES[job.reference]
     sample = generate(job, spec, job.reference, report)
     path = Store(Path(job.store) if job.store else None).put(
-        job.case,
+        stored_as(job),
         sample,
         kind=job.reference,
         generator=spec,

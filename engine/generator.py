@@ -14,7 +14,7 @@ import torch
 from conformance.case import Case
 from conformance.errors import InputError, UnsupportedCase, bad_field
 from conformance.generator import Probe, Sample, tensor_digest
-from engine import components, numerics, picks
+from engine import components, numerics, picks, quantization
 from engine.frames import to_bytes
 from engine.loading import Loader
 from engine.pipelines import ltx2
@@ -64,7 +64,7 @@ class Engine:
             latents={stream: state.cpu() for stream, state in final.items()},
             trace=probe.trace,
             tensors=probe.tensors,
-            resolved=self._resolved(case, stages, states),
+            resolved=self._resolved(case, stages, states) | {"quantization": quantization.used(models.first)},
             ledger=_ledger(self._device, rounding),
         )
 
@@ -98,7 +98,6 @@ class Engine:
             "stg_blocks": list(request.stg_blocks),
             "skip_v2a": request.skip_v2a,
             "dtype": case.dtype,
-            "quantization": "none",
             **stages[0].echo(),
             "second_stage": self._second_stage(case, stages),
             "embeds": {name: tensor_digest(text.embeds) for name, text in states.items() if text.embeds is not None},

@@ -15,8 +15,9 @@ from conformance.tensorfile import Tensor, read_header
 
 M = TypeVar("M", bound=nn.Module)
 Rename = Callable[[str], str | None]
-# quantised weights mean nothing without their scales
+# quantised weights mean nothing without their scales; float8 has its own place (``fp8``)
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+FP8 = {"F8_E4M3": torch.float8_e4m3fn}
 
 
 def _files(folder: Path, file: str) -> list[Path]:
@@ -38,9 +39,28 @@ def tensor_names(folder: Path, file: str) -> list[str]:
     return [name for path in _files(folder, file) for name in read_header(path, str(path))[0]]
 
 
-def _read(file: BinaryIO, stored: Tensor) -> torch.Tensor:
+def wide(name: str) -> bool:
+    """No tensor is held as float8."""
+    return False
+
+
+def _placed(file: BinaryIO, where: str, stored: Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A copy as ``dtype``. InputError when it is stored in a dtype that is not read as this one, or does not fit it."""
+    narrow = dtype in FP8.values()
+    allowed = DTYPES | FP8 if narrow else DTYPES
+    if stored.dtype not in allowed:
+        raise bad_field(where, "dtype", stored.dtype, f"one of {tuple(allowed)}")
+    tensor = _read(file, stored, allowed[stored.dtype])
+    if narrow and tensor.dtype != dtype:
+        largest, limit = float(tensor.abs().max()) if tensor.numel() else 0.0, torch.finfo(dtype).max
+        if not largest <= limit:  # the cast would clip it without a word
+            raise bad_field(where, "largest magnitude", largest, f"at most {limit}, the range of {dtype}")
+    return tensor.to(device=device, dtype=dtype)
+
+
+def _read(file: BinaryIO, stored: Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The tensor in memory of its own; the file's bytes are read into it, so that they are there once."""
-    tensor = torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
+    tensor = torch.empty(stored.shape, dtype=dtype)
     left = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     file.seek(stored.begin)
     while left:
@@ -52,15 +72,22 @@ def _read(file: BinaryIO, stored: Tensor) -> torch.Tensor:
 
 
 def read_tensors(
-    folder: Path, dtype: torch.dtype, device: torch.device, *, file: str, rename: Rename | None = None
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    file: str,
+    rename: Rename | None = None,
+    fp8: Callable[[str], bool] = wide,
 ) -> dict[str, torch.Tensor]:
     """Tensors of ``folder/file`` or its sharded index, as ``dtype`` on ``device``.
 
-    rename: stored name -> name of the tensor, or None for one that is not read.
+    rename: stored name -> name of the tensor, or None for one that is not read. fp8: names of tensors that are held as
+    float8_e4m3fn instead, rounded from the dtype they are stored in (to nearest, ties to even), or kept.
     Each is a fresh allocation: tensors mapped from a file can lie unaligned, and CPU matrix products of
     unaligned operands take another path with other last bits. Nor is a file mapped while it is copied: the whole of it
-    would count as memory beside the copy. InputError when a file is missing or corrupt, or a tensor is of another
-    dtype than ``DTYPES``.
+    would count as memory beside the copy. InputError when a file is missing or corrupt, or a tensor is stored in a
+    dtype that cannot be read so.
     """
     tensors: dict[str, torch.Tensor] = {}
     for path in _files(folder, file):
@@ -73,9 +100,8 @@ def read_tensors(
                         continue
                     if name in tensors:
                         raise InputError(f"{path}: tensor {stored!r} is in more than one file")
-                    if place.dtype not in DTYPES:
-                        raise bad_field(f"{path}: tensor {stored!r}", "dtype", place.dtype, f"one of {tuple(DTYPES)}")
-                    tensors[name] = _read(opened, place).to(device=device, dtype=dtype)
+                    held = FP8["F8_E4M3"] if fp8(name) else dtype
+                    tensors[name] = _placed(opened, f"{path}: tensor {stored!r}", place, held, device)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     return tensors
@@ -89,6 +115,7 @@ def load(
     *,
     file: str,
     rename: Rename | None = None,
+    fp8: Callable[[str], bool] = wide,
 ) -> M:
     """``build()`` with the folder's weights in ``dtype``, ready for inference; arguments as in ``read_tensors``.
 
@@ -97,7 +124,7 @@ def load(
     with torch.device("meta"):
         module = build()
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    tensors = read_tensors(folder, dtype, device, file=file, rename=rename)
+    tensors = read_tensors(folder, dtype, device, file=file, rename=rename, fp8=fp8)
     problems = []
     for problem, names in (
         ("missing", expected.keys() - tensors.keys()),

@@ -170,7 +170,7 @@ def main() -> int:
     failed = []
     with tempfile.TemporaryDirectory(prefix="conformance-measure-") as scratch:
         models = tuple(dict.fromkeys(case.model for case in cases.values()))
-        folders = prepare_checkpoints(models, Options(out=Path(scratch)))
+        folders = prepare_checkpoints(dict.fromkeys(models, ("checkpoint",)), Options(out=Path(scratch)))
         tasks = [
             Task(
                 key=case.id,

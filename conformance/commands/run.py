@@ -12,6 +12,7 @@ from conformance.case import Case
 from conformance.commands.output import preparing, progress
 from conformance.commands.show import check_targets, show
 from conformance.matrix import all_cases, parse_shard, select, shard
+from conformance.overrides import depart
 from conformance.results import Results
 from conformance.runner import Options, collect, make_jobs, open_out, run_jobs
 from conformance.verdicts import EXIT_OK, exit_code
@@ -26,6 +27,14 @@ def execute(options: argparse.Namespace) -> Results:
     cases = select(all_cases(), options.cases, options.suite)
     if options.shard:
         cases = shard(cases, *parse_shard(options.shard))
+    cases = depart(
+        cases,
+        settings=options.set,
+        config=options.config,
+        quantization=options.quantization,
+        kernels=options.kernels,
+        image=options.image,
+    )
     run = Options(
         out=options.out,
         engine=options.engine,

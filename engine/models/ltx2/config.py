@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from conformance import quantization
 from conformance.errors import bad_field
 from engine.configfile import parse
 
@@ -26,6 +27,8 @@ _TRANSFORMER_FIXED = {
     "use_prompt_adaln_single": (True, True),
     "use_keyframes_abs_pos_embedding": (False, False),
 }
+# how weights are stored is another matter than what they compute
+_TRANSFORMER_UNUSED = frozenset({quantization.KEY})
 _CONNECTORS_FIXED = {"rope_double_precision": (True, True), "rope_type": ("split", "interleaved")}
 # diffusers stores it and never reads it
 _CONNECTORS_UNUSED = frozenset({"causal_temporal_positioning"})
@@ -75,7 +78,7 @@ class TransformerConfig:
     def load(cls, folder: Path) -> TransformerConfig:
         """Read and check ``folder/config.json``. InputError names the file, the key and what was expected."""
         path = folder / "config.json"
-        config = parse(cls, path, fixed=_TRANSFORMER_FIXED)
+        config = parse(cls, path, fixed=_TRANSFORMER_FIXED, unused=_TRANSFORMER_UNUSED)
         for name, expected in (
             ("audio_num_attention_heads", config.num_attention_heads),
             ("cross_attention_dim", config.width),
