@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from conformance.errors import InputError, bad_field
 from conformance.jsonio import read_json
 from conformance.matrix import all_cases
 from conformance.pictures import Picture, take
-from engine.numerics import choices, preset
+from engine.numerics import choices, preset, resolve
 
 _WHOLE = {"quantization": QUANTIZATIONS, "kernels": KERNELS}  # fields of Case that may be replaced, and their values
 
@@ -139,13 +140,18 @@ def with_picture(case: Case, picture: Picture) -> Case:
     return replace(case, request=replace(case.request, image=given))
 
 
+@cache
+def _matrix() -> tuple[Case, ...]:
+    return all_cases()
+
+
 def origin(case: Case) -> tuple[str, list[str]]:
     """The id of the case of the matrix that ``case`` was made from, and the options of a run that make it so again.
 
     A case of no matrix is its own origin.
     """
     alike = ("model", "pipeline", "variant", "layout", "numerics", "dtype")
-    bases = [base for base in all_cases() if all(getattr(base, name) == getattr(case, name) for name in alike)]
+    bases = [base for base in _matrix() if all(getattr(base, name) == getattr(case, name) for name in alike)]
     found = [(base, options) for base in bases if (options := _options(base, case)) is not None]
     if not found:
         return case.id, []
@@ -155,11 +161,7 @@ def origin(case: Case) -> tuple[str, list[str]]:
 
 def _options(base: Case, case: Case) -> list[str] | None:
     """What turns ``base`` into ``case`` on a command line; None when nothing does."""
-    mine, theirs = (
-        {field: getattr(preset(item.numerics), field) for field in choices()}
-        | {override.field: override.value for override in item.overrides}
-        for item in (case, base)
-    )
+    mine, theirs = asdict(resolve(case)), asdict(resolve(base))
     options = [word for field in mine if mine[field] != theirs[field] for word in ("--set", f"{field}={mine[field]}")]
     for key in _WHOLE:
         if getattr(case, key) != getattr(base, key):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, Literal
 
 from conformance.case import Case
@@ -250,6 +251,7 @@ PRESETS: dict[str, Callable[[], Numerics]] = {
 }
 
 
+@cache
 def choices() -> dict[str, tuple[str, ...]]:
     """The implemented values of every field of ``Numerics``, by field name."""
     return {name: typing.get_args(hint) for name, hint in typing.get_type_hints(Numerics).items()}
