@@ -103,8 +103,8 @@ def prepare_checkpoints(
 ) -> dict[str, tuple[str, str]]:
     """Folder and digest of every model's checkpoint, built, checked and hashed in a process of its own.
 
-    models: and the quantizations that their cases ask for. The run's generators and its CLIP model are loaded there too. ``on_place`` is told where it is. InputError when
-    any of them is unusable.
+    models: and the quantizations that their cases ask for. The run's generators and its CLIP model are loaded there
+    too. ``on_place`` is told where it is. InputError when any of them is unusable.
     """
     live: tuple[str, ...] = (REFERENCES.get(options.reference, options.reference),)
     if options.reference in STORED:

@@ -236,8 +236,8 @@ def prepare(
 ) -> dict[str, tuple[str, str]]:
     """Find, check and digest the checkpoint of every model: {model: (folder, digest)}.
 
-    argument: the checkpoint for all models or None for the project's own, the models with the quantizations asked for, and
-    the generators (``module:factory``) and the CLIP model or None that must be there. InputError names what is not.
+    argument: the checkpoint for all models or None for the project's own, the models with the quantizations asked for,
+    and the generators (``module:factory``) and the CLIP model or None that must be there. InputError names what is not.
     """
     from conformance import checkpoint, quantization, released, source
     from conformance.metrics.clip import ClipScorer

@@ -45,7 +45,9 @@ class Loader:
         """
         quantized = resolve(case.quantization, self._folder)
         if quantized != "none" and case.request.second is not None and _strengths(case.request.second) != (0.0, 0.0):
-            raise UnsupportedCase(f"engine: 'quantization' is {quantized!r}; the engine merges a LoRA into wide weights")
+            raise UnsupportedCase(
+                f"engine: 'quantization' is {quantized!r}; the engine merges a LoRA into wide weights"
+            )
         loaded = self.common(case.dtype, quantized)
         config, request = loaded.transformer.config, case.request
         if config.model != case.model:
@@ -82,9 +84,7 @@ class Loader:
             build = partial(LTX2Transformer, TransformerConfig.load(transformer))
             build_connectors = partial(LTX2Connectors, ConnectorsConfig.load(connectors))
             loaded = _Loaded(
-                transformer=quantization.load(
-                    build, transformer, DTYPES[dtype], self._device, quantization=quantized
-                ),
+                transformer=quantization.load(build, transformer, DTYPES[dtype], self._device, quantization=quantized),
                 connectors=weights.load(build_connectors, connectors, DTYPES[dtype], self._device),
                 parts=components.load(self._folder, DTYPES[dtype], self._device),
             )

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from conformance import checkpoint
+from conformance import checkpoint, quantization
 from conformance.case import Case, Guidance, Request
 from conformance.errors import InputError, ReferenceMissing, UnsupportedCase, bad_field
 from conformance.generator import Probe, Sample, tensor_digest
@@ -22,6 +22,7 @@ from reference_impl.official import packages, versions
 from reference_impl.official.config import model_version
 from reference_impl.official.image import conditionings
 from reference_impl.official.load import DTYPES, Modules, load, load_transformer
+from reference_impl.official.quantization import used
 from reference_impl.official.stages import Stage, stages
 from reference_impl.official.taps import record, record_decoders
 from reference_impl.official.upsampler import FOLDER as UPSAMPLER
@@ -59,6 +60,9 @@ class OfficialGenerator:
             raise InputError(f"{self._folder}: not a checkpoint of {case.model}, which {case.id} asks for")
         request, api = case.request, versions.installed()
         plan = stages(case.pipeline, request)
+        quantized = quantization.resolve(case.quantization, self._folder)
+        if quantized != "none" and any(stage.lora for stage in plan):
+            raise UnsupportedCase(f"{case.id}: official is not run with {quantized} weights and a LoRA")
         modules = load(
             self._folder,
             case.dtype,
@@ -67,6 +71,7 @@ class OfficialGenerator:
             lora=plan[0].lora,
             image=request.image is not None,
             second=request.second is not None,
+            quantization=quantized,
         )
         if any(block >= modules.blocks for block in request.stg_blocks):
             raise bad_field("request", "stg_blocks", request.stg_blocks, f"block indices below {modules.blocks}")
@@ -84,7 +89,8 @@ class OfficialGenerator:
             latents={stream: state.float().cpu() for stream, state in final["packed"].items()},
             trace=probe.trace,
             tensors=probe.tensors,
-            resolved=_resolved(case, plan, self._folder, probe),
+            resolved=_resolved(case, plan, self._folder, probe)
+            | {"quantization": used(modules.transformer.velocity_model)},
             ledger={
                 "ltx_core": self._version,
                 "text_attention": modules.text_encoder.model.config._attn_implementation,
@@ -172,7 +178,6 @@ def _resolved(case: Case, stages: list[Stage], folder: Path, probe: Probe) -> di
         "stg_blocks": list(request.stg_blocks),
         "dtype": case.dtype,
         "skip_v2a": request.skip_v2a,
-        "quantization": "none",
         "second_stage": None if len(stages) == 1 else _second(stages, folder, probe),
         "embeds": {sign: probe.trace[f"text/{sign}/embeds"].sha256 for sign in signs},
         "batch": 1,

@@ -20,6 +20,7 @@ from engine.models.ltx2 import mapping
 from reference_impl.official import versions
 from reference_impl.official.config import official_config
 from reference_impl.official.lora import merged
+from reference_impl.official.quantization import FP8, fp8_cast
 from reference_impl.official.upsampler import FOLDER as UPSAMPLER
 from reference_impl.official.upsampler import upsampler_config
 
@@ -56,8 +57,11 @@ def stored(folder: Path, component: str) -> Tensors:
     return {key: tensor for path in files for key, tensor in load_file(path).items()}
 
 
-def load_transformer(folder: Path, dtype: str, device: str, lora: float) -> Any:
-    """The ``X0Model``, the folder's distilled LoRA merged into it at a strength; 0.0 is none. InputError as below."""
+def load_transformer(folder: Path, dtype: str, device: str, lora: float, quantization: str = "none") -> Any:
+    """The ``X0Model``, the folder's distilled LoRA merged into it at a strength; 0.0 is none. InputError as below.
+
+    quantization: ``none`` or ``fp8-cast``, the latter without a LoRA.
+    """
     from ltx_core.model import transformer
 
     config = official_config(folder)
@@ -67,6 +71,8 @@ def load_transformer(folder: Path, dtype: str, device: str, lora: float) -> Any:
     if lora:
         weights = {key: tensor.to(device) for key, tensor in weights.items()}
         weights = merged(weights, checkpoint.distilled_lora(folder), lora, DTYPES[dtype])
+    if quantization != "none":
+        weights = fp8_cast(dit, weights)
     return transformer.X0Model(_filled(dit, weights, DTYPES[dtype], device))
 
 
@@ -79,11 +85,12 @@ def load(
     lora: float = 0.0,
     image: bool = False,
     second: bool = False,
+    quantization: str = "none",
 ) -> Modules:
     """All modules in ``dtype`` (``fp32`` or ``bf16``) on ``device``; prompts are padded to ``text_tokens``.
 
-    lora: see ``load_transformer``. image, second: there is a given frame, a second stage. InputError when weights and
-    modules do not fit, or something that is needed is not there.
+    lora, quantization: see ``load_transformer``. image, second: there is a given frame, a second stage. InputError when
+    weights and modules do not fit, or something that is needed is not there.
     """
     from ltx_core.model import audio_vae, upsampler, video_vae
     from ltx_core.text_encoders.gemma.encoders import encoder_configurator as gemma
@@ -100,7 +107,7 @@ def load(
         embeddings = _embeddings(config["transformer"], tensors)
         larger = api.configured(upsampler.LatentUpsamplerConfigurator, upsampler_config(folder)) if second else None
     return Modules(
-        transformer=load_transformer(folder, dtype, device, lora),
+        transformer=load_transformer(folder, dtype, device, lora, quantization),
         embeddings=filled(embeddings, gemma.EMBEDDINGS_PROCESSOR_KEY_OPS),
         text_encoder=_text_encoder(folder, DTYPES[dtype], device, text_tokens),
         video_encoder=None if encoder is None else filled(encoder, video_vae.VAE_ENCODER_COMFY_KEYS_FILTER),
@@ -124,7 +131,10 @@ def _renamed(tensors: Tensors, names: Any) -> Tensors:
 
 
 def _filled(module: nn.Module, tensors: Tensors, dtype: torch.dtype, device: str) -> nn.Module:
-    copies = {key: tensor.to(device=device, dtype=dtype, copy=True) for key, tensor in tensors.items()}
+    copies = {
+        key: tensor.to(device=device, dtype=tensor.dtype if tensor.dtype == FP8 else dtype, copy=True)
+        for key, tensor in tensors.items()
+    }
     try:
         module.load_state_dict(copies, strict=True, assign=True)
     except RuntimeError as error:
