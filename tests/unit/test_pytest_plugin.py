@@ -6,12 +6,17 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytest_plugins = ["pytester"]
 
 PATCH = """
 from conformance import runner
-runner.prepare_checkpoints = lambda models, options, on_place: dict.fromkeys(models, ("/none", "0"))
+
+def pytest_configure(config):
+    real = runner.prepare_checkpoints
+    runner.prepare_checkpoints = lambda models, options, on_place: dict.fromkeys(models, ("/none", "0"))
+    config.add_cleanup(lambda: setattr(runner, "prepare_checkpoints", real))  # this is the process of all tests
 """
 
 
@@ -82,3 +87,33 @@ def test_an_unknown_suite_is_a_usage_error(pytester: pytest.Pytester) -> None:
     result = _run(pytester, "--conformance", "--conformance-suite", "nightly")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*'suite' is 'nightly'; expected one of*"])
+
+
+def test_departures_reach_the_cases(pytester: pytest.Pytester) -> None:
+    (pytester.path / "config.json").write_text('{"numerics": {"stg": "zeros", "attention": "flash"}}')
+    flags = ("--conformance-config", "config.json", "--conformance-set", "attention=math")
+    more = ("--conformance-quantization", "none", "--conformance-kernels", "on")
+    picked = ("-k", "ltx-2.3 and one-stage-t2v and cfg-batch2 and bf16", "-v")
+    result = _run(pytester, "--conformance", "--conformance-engine", "fakes:good", *flags, *more, *picked)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*cfg-batch2@single+diffusers-bf16+none+kernels+stg=zeros+attention=math*PASSED*"])
+
+
+def test_a_picture_collects_the_cases_that_take_one(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONFORMANCE_CACHE", str(pytester.path / "cache"))
+    Image.new("RGB", (40, 30), "teal").save(pytester.path / "given.png")
+    flags = ("--conformance", "--conformance-engine", "fakes:good", "--conformance-image")
+    result = _run(pytester, *flags, "given.png", "-k", "ltx-2.3 and unguided and bf16", "-v")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*one-stage-ti2v/unguided@single+diffusers-bf16+image=*PASSED*"])
+    result = _run(pytester, *flags, "absent.png")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--conformance-image absent.png: cannot be read: No such file*"])
+
+
+def test_a_bad_departure_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    result = _run(pytester, "--conformance", "--conformance-set", "atention=math")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*--conformance-set: unknown field of the numerics 'atention'; nearest is 'attention'*"]
+    )
