@@ -20,6 +20,8 @@ PACKAGES = (
     "torch",
     "diffusers",
     "transformers",
+    "peft",
+    "accelerate",
     "numpy",
     "safetensors",
     "triton",

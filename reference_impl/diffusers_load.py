@@ -14,6 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl_ltx2 import AutoencoderKLLTX2V
 from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio  # noqa: E402
 from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3DModel  # noqa: E402
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors  # noqa: E402
+from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel  # noqa: E402
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE  # noqa: E402
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler  # noqa: E402
 from transformers import AutoTokenizer, Gemma3ForConditionalGeneration  # noqa: E402
@@ -51,6 +52,13 @@ def load(folder: Path, dtype: str, device: str) -> TracedPipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def load_upsampler(folder: Path, dtype: str, device: torch.device) -> LTX2LatentUpsamplerModel:
+    """The latent upsampler of a checkpoint folder, which it may be without. InputError as in :func:`load`."""
+    if not (folder / "latent_upsampler").is_dir():
+        raise InputError(f"{folder}: latent_upsampler: component folder is missing; two stages need it")
+    return _module(folder, "latent_upsampler", LTX2LatentUpsamplerModel, DTYPES[dtype]).to(device)
 
 
 def _class_name(folder: Path, config: str, known: tuple[str, ...]) -> str:

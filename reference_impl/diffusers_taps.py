@@ -19,6 +19,7 @@ from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline  # noqa: E402
 from diffusers.pipelines.ltx2.pipeline_ltx2_image2video import LTX2ImageToVideoPipeline  # noqa: E402
 
 from conformance.generator import BLOCK_TAPS, Probe, step_tap  # noqa: E402
+from reference_impl.injected import InjectedNoise  # noqa: E402
 
 STREAMS = ("video", "audio")
 
@@ -27,14 +28,15 @@ STREAMS = ("video", "audio")
 class Recording:
     """What one call of the pipeline was given, and what was seen of it.
 
-    noise: unpacked initial state by stream, fp32 (``video`` [B,C,F,H,W], ``audio`` [B,C,L,M]). state: packed latents by
-    stream, as of the step that runs. step: index of that step, -1 before the first. stg_blocks, frame_rate: as the
-    transformer received them. embeds, masks: text encoder output of ``pos`` and, under CFG, ``neg``. pixels: what the
-    video VAE encoded.
+    noise: unpacked, by stream, fp32 (``video`` [B,C,F,H,W], ``audio`` [B,C,L,M]). stage: ``stage.1`` or ``stage.2``,
+    empty where there is only one. state: packed latents by stream, as of the step that runs. step: index of that step,
+    -1 before the first. stg_blocks, frame_rate: as the transformer received them. embeds, masks: text encoder output
+    of ``pos`` and, under CFG, ``neg``. pixels: what the video VAE encoded.
     """
 
     probe: Probe
     noise: dict[str, torch.Tensor]
+    stage: str = ""
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     step: int = -1
     stg_blocks: tuple[int, ...] = ()
@@ -43,6 +45,18 @@ class Recording:
     embeds: dict[str, torch.Tensor] = field(default_factory=dict)
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     pixels: torch.Tensor | None = None
+
+    @property
+    def new_text(self) -> bool:
+        """Whether text is tapped: the second stage is given that of the first."""
+        return self.stage != "stage.2"
+
+    def name(self, tap: str) -> str:
+        """The full name of a tap that belongs to the stage."""
+        return f"{self.stage}/{tap}" if self.stage else tap
+
+    def tap(self, name: str, tensor: torch.Tensor) -> None:
+        self.probe.tap(self.name(name), tensor)
 
 
 class Traced:
@@ -77,30 +91,44 @@ class Traced:
         for sign, embeds, mask in (("pos", pos, pos_mask), ("neg", neg, neg_mask)):
             if embeds is not None:
                 self.recording.embeds[sign], self.recording.masks[sign] = embeds, mask
-                self.recording.probe.tap(f"text/{sign}/embeds", embeds)
-                self.recording.probe.tap(f"text/{sign}/mask", mask)
+                if self.recording.new_text:
+                    self.recording.probe.tap(f"text/{sign}/embeds", embeds)
+                    self.recording.probe.tap(f"text/{sign}/mask", mask)
         return pos, pos_mask, neg, neg_mask
 
-    def _packed(self, video_BCFHW: torch.Tensor) -> torch.Tensor:
-        """A video state as the pipeline would pack its own: [B,T,C]."""
-        return self._pack_latents(
-            video_BCFHW, self.transformer_spatial_patch_size, self.transformer_temporal_patch_size
-        )
+    def _packed(self, stream: str, unpacked: torch.Tensor) -> torch.Tensor:
+        """A state as the pipeline would pack its own: [B,T,C]."""
+        if stream == "audio":
+            return self._pack_audio_latents(unpacked)
+        return self._pack_latents(unpacked, self.transformer_spatial_patch_size, self.transformer_temporal_patch_size)
+
+    def _start(self, stream: str, prepare: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the pipeline's own ``prepare`` makes of the injected noise. RuntimeError unless it draws once."""
+        noise = self.recording.noise[stream]
+        packed = self._packed(stream, noise)
+        with InjectedNoise(noise, packed) as injected:
+            result = prepare(*args, **kwargs)
+        if injected.draws != 1:
+            raise RuntimeError(f"the pipeline drew {injected.draws} times for the {stream} state; expected one draw")
+        self.recording.tap(f"noise/{stream}", packed)
+        self.recording.state[stream] = result[0] if isinstance(result, tuple) else result
+        return result
+
+    def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
+        """The state at the start [B,T,C], and with a first frame the mask of what is given [B,T]."""
+        result = self._start("video", super().prepare_latents, args, kwargs)  # type: ignore[misc]
+        if self.recording.pixels is not None:
+            state_BTC, mask_BT = result
+            self.recording.tap("image/latents", state_BTC[mask_BT.bool()])
+        return result
 
     def prepare_audio_latents(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The injected noise in place of the pipeline's own draw, packed [B,L,C*M]."""
-        packed = self._pack_audio_latents(self.recording.noise["audio"])
-        drawn = super().prepare_audio_latents(*args, **kwargs)  # type: ignore[misc]
-        return self._start("audio", packed, drawn)
+        return self._start("audio", super().prepare_audio_latents, args, kwargs)  # type: ignore[misc]
 
-    def _start(self, stream: str, noise: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        """``noise`` as the state at the start. RuntimeError when it differs from ``drawn`` in more than its values."""
-        if (noise.shape, noise.dtype) != (drawn.shape, drawn.dtype):
-            expected = f"{drawn.dtype} {tuple(drawn.shape)}"
-            raise RuntimeError(f"injected {stream} noise is {noise.dtype} {tuple(noise.shape)}, not {expected}")
-        self.recording.state[stream] = noise = noise.to(drawn.device)
-        self.recording.probe.tap(f"noise/{stream}", noise)
-        return noise
+    def _create_noised_state(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        stream = "audio" if "video" in self.recording.state else "video"  # the order they are prepared in
+        self.recording.tap(f"start/{stream}", latents if latents.ndim == 3 else self._packed(stream, latents))
+        return super()._create_noised_state(latents, *args, **kwargs)  # type: ignore[misc]
 
     def convert_x0_to_velocity(
         self, sample: torch.Tensor, denoised_output: torch.Tensor, step_idx: int, scheduler: Any = None
@@ -108,32 +136,17 @@ class Traced:
         # the pipeline gives the audio stream a copy of its scheduler
         stream = "video" if scheduler is self.scheduler else "audio"
         # image-to-video unpacks before this call, text-to-video does not
-        x0 = self._packed(denoised_output) if denoised_output.ndim == 5 else denoised_output
-        self.recording.probe.tap(f"step.{step_idx:03d}/guided_x0/{stream}", x0)
+        x0 = self._packed(stream, denoised_output) if denoised_output.ndim == 5 else denoised_output
+        self.recording.tap(f"step.{step_idx:03d}/guided_x0/{stream}", x0)
         return super().convert_x0_to_velocity(sample, denoised_output, step_idx, scheduler)  # type: ignore[misc]
 
 
 class TracedPipeline(Traced, LTX2Pipeline):
     """Text to video."""
 
-    def prepare_latents(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The injected noise in place of the pipeline's own draw, packed [B,T,C]."""
-        return self._start(
-            "video", self._packed(self.recording.noise["video"]), super().prepare_latents(*args, **kwargs)
-        )
-
 
 class TracedImageToVideo(Traced, LTX2ImageToVideoPipeline):
     """Text and a first frame to video."""
-
-    def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:  # upstream annotates the first of two results
-        """The pipeline's own start [B,T,C] and mask [B,T], the injected noise where the mask leaves the state noisy."""
-        drawn, mask_BT = super().prepare_latents(*args, **kwargs)
-        noise = self._start("video", self._packed(self.recording.noise["video"]), drawn)
-        given = mask_BT.bool()
-        self.recording.probe.tap("image/latents", drawn[given])
-        self.recording.state["video"] = torch.where(given[..., None], drawn, noise)
-        return self.recording.state["video"], mask_BT
 
 
 def after_step(
@@ -144,17 +157,18 @@ def after_step(
     run.state = {"video": tensors["latents"], "audio": tensors["audio_latents"]}
     if step + 1 == pipeline.num_timesteps:
         for stream in STREAMS:
-            run.probe.tap(f"latents/final/{stream}", run.state[stream])
+            run.tap(f"latents/final/{stream}", run.state[stream])
     return tensors
 
 
 @contextmanager
-def record(pipeline: Traced, probe: Probe, noise: dict[str, torch.Tensor]) -> Iterator[Recording]:
-    """Calls of ``pipeline`` inside the block start from ``noise`` and are tapped into ``probe``, one call a block.
+def record(pipeline: Traced, probe: Probe, noise: dict[str, torch.Tensor], stage: str = "") -> Iterator[Recording]:
+    """Calls of ``pipeline`` inside the block get ``noise`` for their draws and are tapped into ``probe``, one a block.
 
-    :func:`after_step` must be the call's ``callback_on_step_end``, on ``latents`` and ``audio_latents``.
+    stage: see ``Recording``. :func:`after_step` must be the call's ``callback_on_step_end``, on ``latents`` and
+    ``audio_latents``.
     """
-    run = pipeline.recording = Recording(probe=probe, noise=noise)
+    run = pipeline.recording = Recording(probe=probe, noise=noise, stage=stage)
     handles: list[Any] = []
     with ExitStack() as forward:
 
@@ -166,7 +180,7 @@ def record(pipeline: Traced, probe: Probe, noise: dict[str, torch.Tensor]) -> It
             if branches == ("stg",):
                 run.stg_blocks = tuple(kwargs["spatio_temporal_guidance_blocks"])
             run.frame_rate, run.use_cross_timestep = kwargs["fps"], kwargs["use_cross_timestep"]
-            forward.enter_context(probe.forward(step_tap(run.step), branches))
+            forward.enter_context(probe.forward(run.name(step_tap(run.step)), branches))
 
         def leave(module: torch.nn.Module, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
             for stream, velocity in zip(STREAMS, output, strict=True):
@@ -197,11 +211,11 @@ def _branches(pipeline: Traced, kwargs: dict[str, Any]) -> tuple[str, ...]:
 
 def _tap_step(pipeline: Traced, run: Recording, kwargs: dict[str, Any], branches: int) -> None:
     if run.step == 0:
-        run.probe.tap("sigmas", pipeline.scheduler.sigmas)
+        run.tap("sigmas", pipeline.scheduler.sigmas)
         for stream in STREAMS:  # repeated once a branch
-            run.probe.tap(f"positions/{stream}", kwargs[f"{stream}_coords"].chunk(branches)[0])
+            run.tap(f"positions/{stream}", kwargs[f"{stream}_coords"].chunk(branches)[0])
     for stream in STREAMS:
-        run.probe.tap(f"step.{run.step:03d}/latents/{stream}", run.state[stream])
+        run.tap(f"step.{run.step:03d}/latents/{stream}", run.state[stream])
 
 
 def _component_hooks(pipeline: Traced, run: Recording, probe: Probe) -> Iterator[Any]:
@@ -219,9 +233,10 @@ def _component_hooks(pipeline: Traced, run: Recording, probe: Probe) -> Iterator
 
     def encoding(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         run.pixels = args[0]
-        probe.tap("image/pixels", args[0])
+        run.tap("image/pixels", args[0])
 
-    yield pipeline.connectors.register_forward_hook(connected)
+    if run.new_text:
+        yield pipeline.connectors.register_forward_hook(connected)
     yield pipeline.vae.encoder.register_forward_pre_hook(encoding)
     yield pipeline.vae.decoder.register_forward_pre_hook(entering("latents/decode/video"))
     yield pipeline.audio_vae.decoder.register_forward_pre_hook(entering("latents/decode/audio"))

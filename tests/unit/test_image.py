@@ -80,3 +80,26 @@ def test_the_given_frame_is_held_and_the_rest_is_not() -> None:
         assert torch.equal(probe.tensors[name][0, : len(given)], given), name
     first, last = probe.tensors["step.000/latents/video"], probe.tensors["latents/final/video"]
     assert not torch.isclose(first[0, len(given) :], last[0, len(given) :]).any(dim=-1).all()
+
+
+SIZES = [(64, 96), (70, 81), (200, 150), (33, 401), (7, 5)]
+
+
+@pytest.mark.parametrize("crf", [0, 33])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_of_another_size_is_stretched_as_the_image_to_video_pipeline_does(
+    size: tuple[int, int], crf: int
+) -> None:
+    picture = ImageCondition(picture="rings", height=size[0], width=size[1], crf=crf, strength=1.0)
+    reference = build_reference(cached("ltx-2.3"), "cpu")
+    case = tiny_case("ltx-2.3", "fp32", replace(REQUEST, image=picture), pipeline="one-stage-ti2v")
+    pixels = reference.generate(case, Probe(depth="step")).tensors["image/pixels"]
+    encoded = image.through_h264(draw_picture("rings", *size), crf)
+    assert encoded.shape[:2] == (size if crf == 0 else tuple(side // 2 * 2 for side in size))
+    assert torch.equal(image.fitted(encoded, 64, 96, Numerics.diffusers()), pixels)
+
+
+def test_a_picture_too_small_to_encode_is_named() -> None:
+    with pytest.raises(InputError, match="'height, width' is \\(1, 9\\); expected at least 2 pixels each"):
+        image.through_h264(draw_picture("rings", 1, 9), 33)
+    assert image.through_h264(draw_picture("rings", 2, 3), 33).shape == (2, 2, 3)

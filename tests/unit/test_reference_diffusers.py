@@ -19,7 +19,7 @@ from conformance import checkpoint
 from conformance.case import Guidance, Layout
 from conformance.errors import InputError, UnsupportedCase
 from conformance.generator import HANDSHAKE, Probe, tensor_digest
-from reference_impl import diffusers_ltx2
+from reference_impl import diffusers_call, diffusers_ltx2
 from reference_impl.diffusers_load import DTYPES, load
 from reference_impl.tiny.build import MODELS, cached
 
@@ -65,7 +65,7 @@ def test_equals_the_plain_pipeline(model: str, dtype: str) -> None:
 
 def test_every_argument_of_the_pipeline_is_given() -> None:
     parameters = set(inspect.signature(LTX2Pipeline.__call__).parameters) - {"self"}
-    assert set(diffusers_ltx2.arguments(case().request)) == parameters
+    assert set(diffusers_call.arguments(case().request)) == parameters
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -107,7 +107,7 @@ def test_injected_sigmas_arrive_and_the_own_schedule_is_the_checkpoints() -> Non
 
 
 def test_a_scheduler_that_changes_injected_sigmas_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diffusers_ltx2, "injecting", lambda scheduler: scheduler)
+    monkeypatch.setattr(diffusers_call, "injecting", lambda scheduler: scheduler)
     with pytest.raises(RuntimeError, match="the scheduler changed the injected sigmas"):
         run()
 

@@ -8,7 +8,7 @@ from reference_cases import FULL, GUIDED, case, generator, run
 
 from conformance.generator import BLOCK_TAPS, Probe, Sample
 from conformance.inputs import draw_noise, noise_generator
-from reference_impl import diffusers_ltx2
+from reference_impl import diffusers_call
 from reference_impl.tiny.build import MODELS
 from reference_impl.tiny.transformer import LAYERS
 
@@ -64,16 +64,16 @@ def test_noise_is_the_harness_s_in_token_order() -> None:
 
 def test_noise_of_another_shape_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        diffusers_ltx2, "draw_noise", lambda source, video, audio: draw_noise(source, (*video[:3], 2, 4), audio)
+        diffusers_call, "draw_noise", lambda source, video, audio: draw_noise(source, (*video[:3], 2, 4), audio)
     )
-    with pytest.raises(RuntimeError, match="injected video noise is"):
+    with pytest.raises(RuntimeError, match="the injected noise is"):
         run()
 
 
 def forward(sample: Sample, model: str, sign: str, **switches: object) -> dict[str, torch.Tensor]:
     """Step 1 of a sample through the transformer alone, with the context of ``pos`` or ``neg``."""
     taps = sample.tensors
-    transformer = generator(model)._pipeline("fp32")[0].transformer
+    transformer = generator(model)._pipeline("fp32").transformer
     sigma = taps["sigmas"][1:2] * 1000
     with torch.no_grad():
         output = transformer(
@@ -130,7 +130,7 @@ def test_steps_follow_from_the_velocities(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_decoders_get_the_denormalised_final_state(model: str) -> None:
     sample = run(model)
-    taps, pipeline = sample.tensors, generator(model)._pipeline("fp32")[0]
+    taps, pipeline = sample.tensors, generator(model)._pipeline("fp32")
     video = taps["latents/final/video"].unflatten(1, (2, 2, 3)).permute(0, 4, 1, 2, 3)
     mean, std = (value.view(1, -1, 1, 1, 1) for value in (pipeline.vae.latents_mean, pipeline.vae.latents_std))
     assert torch.allclose(video * std + mean, taps["latents/decode/video"], atol=1e-6)
@@ -186,7 +186,7 @@ def test_bf16_weights_and_text_keep_an_fp32_state() -> None:
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_hook_is_left_behind(fails: bool) -> None:
     run("ltx-2")  # transformers hangs hooks of its own on its first call
-    pipeline = generator("ltx-2")._pipeline("fp32")[0]
+    pipeline = generator("ltx-2")._pipeline("fp32")
 
     def hooks() -> int:
         return sum(
