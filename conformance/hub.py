@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub. Nothing else in the project downloads anything."""
+"""Checkpoints from the Hugging Face hub, for those who ask for one by its id."""
 
 from __future__ import annotations
 

@@ -97,15 +97,15 @@ def transformer(config: Section) -> Config:
     time, height, width = config.integers("positional_embedding_max_pos", [20, 2048, 2048], count=3)
     gated, modulated = config.flag("apply_gated_attention", False), config.flag("cross_attention_adaln", False)
     counts = {
-        "num_attention_heads": 32,
-        "attention_head_dim": 128,
+        "num_attention_heads": REQUIRED,
+        "attention_head_dim": REQUIRED,
         "in_channels": 128,
         "out_channels": 128,
         "num_layers": 48,
         "cross_attention_dim": 4096,
         "timestep_scale_multiplier": 1000,
-        "audio_num_attention_heads": 32,
-        "audio_attention_head_dim": 64,
+        "audio_num_attention_heads": REQUIRED,
+        "audio_attention_head_dim": REQUIRED,
         "audio_in_channels": 128,
         "audio_out_channels": 128,
         "audio_cross_attention_dim": 2048,
@@ -162,8 +162,8 @@ def connectors(config: Section, shapes: Shapes) -> Config:
         for name, absent in (("num_attention_heads", 30), ("attention_head_dim", 128), ("num_layers", 2)):
             shared = config.integer(f"connector_{name}", absent)
             sizes[f"{stream}_connector_{name}"] = config.integer(f"{audio}connector_{name}", shared)
-        heads = config.integer(f"{audio}num_attention_heads", 32)
-        sizes[f"{stream}_hidden_dim"] = heads * config.integer(f"{audio}attention_head_dim", 64 if audio else 128)
+        heads = config.integer(f"{audio}num_attention_heads", REQUIRED)
+        sizes[f"{stream}_hidden_dim"] = heads * config.integer(f"{audio}attention_head_dim", REQUIRED)
     return sizes | {
         "_class_name": "LTX2TextConnectors",
         "caption_channels": width,

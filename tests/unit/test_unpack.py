@@ -186,6 +186,24 @@ def test_progress_and_room(sources: Sources, monkeypatch: pytest.MonkeyPatch, ca
     assert [place.split()[-2] for place in places if place.startswith("unpacking")] == [*map(str, range(0, 101, 10))]
 
 
+def test_tensors_lie_at_multiples_of_their_item_size(tmp_path: Path) -> None:
+    import torch
+
+    save_file({"b": torch.ones(3)}, tmp_path / "1.safetensors")
+    save_file({"a": torch.ones(1, dtype=torch.bfloat16), "c": torch.ones(0)}, tmp_path / "2.safetensors")
+    header = {}
+    for name in "12":
+        header |= tensorfile.read_header(tmp_path / f"{name}.safetensors", "")[0]
+    tensorfile.write(tmp_path / "whole.safetensors", header)
+    found, _ = tensorfile.read_header(tmp_path / "whole.safetensors", "")
+    assert found["b"].begin % 4 == 0
+    assert {name: tensor.shape for name, tensor in load_file(tmp_path / "whole.safetensors").items()} == {
+        "a": (1,),
+        "b": (3,),
+        "c": (0,),
+    }
+
+
 def test_a_source_that_shrinks_while_it_is_read(sources: Sources, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"x": load_file(sources["ltx-2"][0] / "vae" / FILE)["latents_mean"]}, path)

@@ -122,6 +122,10 @@ CONFIGS: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "layers": (lambda c: c["transformer"].update(num_layers=2), "does not ask for, 'transformer_blocks.2.attn1.norm_k"),
     "type": (lambda c: c["transformer"].update(num_layers="3"), "'num_layers' is '3'; expected a positive integer"),
+    "no heads": (
+        lambda c: c["transformer"].pop("audio_attention_head_dim"),
+        "config.transformer: 'audio_attention_head_dim' is None; expected a positive integer",
+    ),
     "fraction": (lambda c: c["transformer"].update(num_layers=2.5), "'num_layers' is 2.5"),
     "negative": (lambda c: c["transformer"].update(norm_eps=-1.0), "'norm_eps' is -1.0; expected a positive number"),
     "flag": (
