@@ -247,6 +247,11 @@ class Layout(_Checked):
         axes = (("cfg", self.cfg), ("ulysses", self.ulysses), ("ring", self.ring), ("tp", self.tp))
         return "-".join(f"{axis}{size}" for axis, size in axes if size > 1) or "single"
 
+    @property
+    def world(self) -> int:
+        """Ranks in all."""
+        return self.tp * self.cfg * self.ulysses * self.ring
+
     def _validate(self, where: str) -> None:
         for field in fields(self):
             if getattr(self, field.name) < 1:
