@@ -17,7 +17,9 @@ from conformance import checkpoint
 from conformance.case import Case, ImageCondition, SecondStage
 from conformance.errors import InputError, ReferenceMissing
 from conformance.generator import Probe, Sample
+from conformance.handshake import handshake
 from conformance.inputs import HALF_STEP_SEED, STEP_SEED, read_picture
+from engine.generator import build as build_engine
 from reference_impl.official import generator, packages, upsampler
 from reference_impl.official.load import load, load_transformer
 from reference_impl.official.noise import Drawn, InjectedNoise, InjectedStepNoise
@@ -311,3 +313,25 @@ def test_an_incomplete_upsampler_configuration_is_refused(tmp_path: Any) -> None
     (tmp_path / upsampler.FOLDER / "config.json").write_text('{"in_channels": 128}')
     with pytest.raises(InputError, match="'mid_channels' is missing"):
         upsampler.upsampler_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "dtype", "changes"),
+    [
+        ("two-stage-ti2v", "bf16", {}),
+        ("two-stage-hq-ti2v", "bf16", {"skip_v2a": True}),
+        ("two-stage-hq-ti2v", "fp32", {"sigmas": (0.99, 0.61), "image": replace(PICTURE, strength=0.3, crf=0)}),
+        ("two-stage-ti2v", "fp32", {"prompts": ("blurry",), "image": replace(PICTURE, strength=1.0)}),
+    ],
+    ids=["euler", "res2s-without-v2a", "res2s-weakly-given", "euler-same-prompts"],
+)
+@pytest.mark.parametrize("model", ["ltx-2", "ltx-2.3"])
+def test_the_engine_is_equal_bit_for_bit(model: str, pipeline: str, dtype: str, changes: dict[str, Any]) -> None:
+    case, mine = _case(model, pipeline, dtype, **changes), Probe()
+    engine = build_engine(cached(model), "cpu").generate(case, mine)
+    official, theirs = _run(case, "block")
+    assert mine.trace.keys() == theirs.trace.keys()
+    assert [name for name, tap in mine.trace.items() if tap.sha256 != theirs.trace[name].sha256] == []
+    assert handshake(engine.resolved, official.resolved) is None
+    assert np.array_equal(engine.frames, official.frames)
+    assert np.array_equal(engine.audio, official.audio)
