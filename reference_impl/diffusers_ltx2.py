@@ -12,7 +12,7 @@ from conformance import guard
 
 guard.install()
 
-from conformance import checkpoint  # noqa: E402
+from conformance import checkpoint, quantization  # noqa: E402
 from conformance.case import Case  # noqa: E402
 from conformance.errors import InputError, UnsupportedCase, bad_field  # noqa: E402
 from conformance.generator import Probe, Sample  # noqa: E402
@@ -45,6 +45,8 @@ class DiffusersGenerator:
     def generate(self, case: Case, probe: Probe) -> Sample:
         """Produce the case. UnsupportedCase and InputError say in one line what cannot be done."""
         check_case(case)
+        if quantization.resolve(case.quantization, self.folder) != "none":
+            raise UnsupportedCase(f"{case.id}: diffusers does not cast weights to fp8 as the official code does")
         base = self._pipeline(case.dtype)
         check_checkpoint(case, base, self.folder)
         request = case.request
@@ -95,8 +97,6 @@ def check_case(case: Case) -> None:
     ):
         if value not in able:
             raise UnsupportedCase(f"{case.id}: diffusers does not run {field} {value!r}; it runs {', '.join(able)}")
-    if case.quantization == "fp8-cast":
-        raise UnsupportedCase(f"{case.id}: diffusers does not cast weights to fp8 as the official code does")
     if case.request.skip_v2a:
         raise UnsupportedCase(f"{case.id}: diffusers leaves out both cross attentions between the streams or none")
     image = case.request.image

@@ -28,6 +28,7 @@ from engine.generator import build
 from engine.models.ltx2.config import TransformerConfig
 from engine.models.ltx2.transformer import LTX2Transformer
 from engine.quantization import FP8, Fp8Linear
+from reference_impl import diffusers_ltx2
 from reference_impl.official import packages
 from reference_impl.tiny.build import MODELS, cached
 
@@ -222,7 +223,7 @@ def test_weights_stored_as_float8_load_under_fp8_cast_alone_and_keep_their_bits(
     for quantized in ("none", "checkpoint"):
         with pytest.raises(InputError, match=rf"transformer: tensor '.*': {expected}"):
             resolve(quantized, folder)
-    with pytest.raises(InputError, match=r"'dtype' is torch\.float8_e4m3fn"):
+    with pytest.raises(InputError, match="'dtype' is 'F8_E4M3'; expected one of"):
         load(folder, quantized="none")
     say(folder, {"quant_method": "fp8-cast"})
     assert resolve("checkpoint", folder) == "fp8-cast"
@@ -278,6 +279,12 @@ def test_a_weight_out_of_range_is_named_not_clipped(value: float, folder: Path) 
     change(folder, edit)
     with pytest.raises(InputError, match=f"tensor '{ONE}': 'largest magnitude' is .*; expected at most 448.0"):
         load(folder)
+
+
+def test_diffusers_says_that_it_does_not_know_it_also_where_the_checkpoint_asks(folder: Path) -> None:
+    say(folder, {"quant_method": "fp8-cast"})
+    with pytest.raises(UnsupportedCase, match="diffusers does not cast weights to fp8"):
+        diffusers_ltx2.build(folder, "cpu").generate(tiny_case("ltx-2.3", "bf16", tiny_request()), Probe())
 
 
 def test_fused_kernels_and_taps_see_the_same_model() -> None:
