@@ -56,11 +56,6 @@ def _ungated(self: Attention, *inputs: Any, **more: Any) -> torch.Tensor:
         self.to_gate_logits = gate
 
 
-def _zeroed(self: Attention, x: torch.Tensor, *rest: Any, values_only: bool = False, **more: Any) -> torch.Tensor:
-    out = _attention_forward(self, x, *rest, values_only=values_only, **more)
-    return torch.zeros_like(out) if values_only else out
-
-
 def _batched(
     connectors: LTX2Connectors, text: Mapping[str, TextStates], numerics: Numerics, probe: Probe
 ) -> dict[str, dict[str, torch.Tensor]]:
@@ -101,7 +96,7 @@ start_positions = variant("start-positions", (transformer, "midpoints", _starts)
 no_frame_rate = variant("no-frame-rate", (positions, "video_bounds", _undivided))
 v2a_skipped = variant("v2a-skipped", (block.Block, "_cross_attention", _no_v2a))
 gates_ignored = variant("gates-ignored", (Attention, "forward", _ungated))
-stg_zeroed = variant("stg-zeroed", (Attention, "forward", _zeroed))
+stg_zeroed = with_numerics("stg-zeroed", stg="zeros")
 connector_batched = variant("connector-batched", (pipeline, "contexts", _batched))
 cfg_swapped = variant("cfg-swapped", (guidance, "combine", _swapped))
 rescale_complement = variant("rescale-complement", (guidance, "rescale", _complement))

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from engine.backends import attend
+from engine.layers.norm import weighted_rms_norm
 from engine.layers.rope import Rotary
+from engine.numerics import Numerics
 
 
 class Attention(nn.Module):
@@ -36,7 +38,7 @@ class Attention(nn.Module):
         x_BTQ: torch.Tensor,
         context_BSC: torch.Tensor | None = None,
         *,
-        backend: str,
+        numerics: Numerics,
         mask_BS: torch.Tensor | None = None,
         query_rope: Rotary | None = None,
         key_rope: Rotary | None = None,
@@ -44,17 +46,19 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         """[B,T,query_dim] -> [B,T,query_dim]; self attention when there is no context.
 
-        backend: ``Numerics.attention``. mask_BS: additive, [B,S]. key_rope: None means query_rope. values_only: the
-        perturbation of spatio-temporal guidance, where attention passes its values through (self attention only).
+        mask_BS: additive, [B,S]. key_rope: None means query_rope. values_only: the perturbation of spatio-temporal
+        guidance, where attention passes its values through, or nothing at all (self attention only).
         """
+        if values_only and numerics.stg == "zeros":
+            return torch.zeros_like(x_BTQ)
         context = x_BTQ if context_BSC is None else context_BSC
         value_BSD = self.to_v(context)
         if values_only:
             mixed_BTHd = self._heads(value_BSD)
         else:
-            query = self._rotate(self.norm_q(self.to_q(x_BTQ)), query_rope)
-            key = self._rotate(self.norm_k(self.to_k(context)), key_rope or query_rope)
-            mixed_BTHd = attend(query, key, self._heads(value_BSD), mask_BS, backend)
+            query = self._rotate(weighted_rms_norm(self.norm_q, self.to_q(x_BTQ), numerics), query_rope)
+            key = self._rotate(weighted_rms_norm(self.norm_k, self.to_k(context), numerics), key_rope or query_rope)
+            mixed_BTHd = attend(query, key, self._heads(value_BSD), mask_BS, numerics.attention)
         if self.to_gate_logits is not None:
             mixed_BTHd = mixed_BTHd * (2.0 * torch.sigmoid(self.to_gate_logits(x_BTQ))).unsqueeze(-1)
         return self.to_out[0](mixed_BTHd.flatten(2))

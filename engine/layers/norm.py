@@ -1,9 +1,12 @@
-"""Normalisation without weights. Both compute in float32 and round once; they differ in who fuses the steps."""
+"""Normalisation in float32. Without a weight it rounds once; functions differ in who fuses the steps."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.nn import functional
+
+from engine.numerics import Numerics
 
 
 def rms_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
@@ -18,6 +21,18 @@ def rms_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
 def fused_rms_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
     """The same function through torch's operator, which is one kernel (another summation order) on CUDA."""
     return functional.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+def weighted_rms_norm(module: nn.Module, x: torch.Tensor, numerics: Numerics) -> torch.Tensor:
+    """``module``, an ``nn.RMSNorm``, of x; ``numerics.qk_norm`` says whether x's dtype is rounded to before the weight.
+
+    ``rounded-twice`` is how Llama-style implementations, and norms split over devices, multiply by the weight.
+    """
+    if numerics.qk_norm == "rounded-once":
+        return module(x)
+    assert isinstance(module, nn.RMSNorm)
+    assert module.eps is not None
+    return rms_norm(x, module.eps) * module.weight
 
 
 def layer_norm(x: torch.Tensor, eps: float) -> torch.Tensor:

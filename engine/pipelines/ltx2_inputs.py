@@ -38,11 +38,11 @@ class Latents:
 def contexts(
     connectors: LTX2Connectors, text: Mapping[str, TextStates], numerics: Numerics, probe: Probe
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Text context [B,S,·] by prompt (``pos``, ``neg``) and stream; one connector call per prompt.
+    """Text context [B,S,·] by prompt (``pos``, ``neg``) and stream; one connector call per prompt, or one for both.
 
     InputError when a prompt's embeddings or mask are missing.
     """
-    out: dict[str, dict[str, torch.Tensor]] = {}
+    given: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for prompt, states in text.items():
         embeds, mask = states.embeds, states.mask
         if embeds is None or mask is None:
@@ -50,9 +50,16 @@ def contexts(
             raise InputError(f"ltx2: {name!r} of prompt {prompt!r} is missing; expected a tensor")
         probe.tap(f"text/{prompt}/embeds", embeds)
         probe.tap(f"text/{prompt}/mask", mask)
-        out[prompt] = dict(zip(STREAMS, connectors(embeds, mask, numerics), strict=True))
-        for stream in STREAMS:
-            probe.tap(f"connector/{prompt}/{stream}", out[prompt][stream])
+        given[prompt] = (embeds, mask)
+    # neg before pos
+    calls = [sorted(given)] if numerics.connector_batch == "pair" else [[prompt] for prompt in given]
+    out: dict[str, dict[str, torch.Tensor]] = {prompt: {} for prompt in given}
+    for prompts in calls:
+        embeds, mask = (torch.cat(parts) for parts in zip(*(given[prompt] for prompt in prompts), strict=True))
+        for stream, context in zip(STREAMS, connectors(embeds, mask, numerics), strict=True):
+            for prompt, part in zip(prompts, context.chunk(len(prompts)), strict=True):
+                out[prompt][stream] = part
+                probe.tap(f"connector/{prompt}/{stream}", part)
     return out
 
 

@@ -14,6 +14,7 @@ import torch
 from conformance.case import Guidance
 from conformance.errors import InputError, bad_field
 from conformance.generator import Probe, step_tap
+from engine.autocast import autocast
 from engine.models.ltx2 import positions
 from engine.models.ltx2.transformer import LTX2Transformer, ModelInputs
 from engine.numerics import Numerics
@@ -107,7 +108,9 @@ class _Denoiser:
         out: dict[str, dict[str, torch.Tensor]] = {stream: {} for stream in STREAMS}
         for branches in guidance.forwards(tuple(self.plan.scales.values()), self.numerics):
             with self.probe.forward(step, branches):
-                outputs = self.model(self.inputs(state, sigma, branches), self.numerics)
+                inputs = self.inputs(state, sigma, branches)
+                with autocast(inputs.video, self.numerics):
+                    outputs = self.model(inputs, self.numerics)
                 for stream, velocity in zip(STREAMS, outputs, strict=True):
                     self.probe.model_tap(f"velocity/{stream}", velocity)
                     out[stream].update(zip(branches, velocity.chunk(len(branches)), strict=True))

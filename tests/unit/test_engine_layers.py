@@ -102,7 +102,7 @@ def test_attention_formula() -> None:
         part = slice(8 * head, 8 * head + 8)
         weight = torch.softmax(q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(8), dim=-1)
         out[..., part] = weight @ v[..., part]
-    assert torch.allclose(layer(x, context, backend="sdpa"), layer.to_out[0](out), rtol=0, atol=1e-12)
+    assert torch.allclose(layer(x, context, numerics=DIFFUSERS), layer.to_out[0](out), rtol=0, atol=1e-12)
 
 
 def test_gates_scale_heads_and_are_one_at_zero() -> None:
@@ -111,13 +111,13 @@ def test_gates_scale_heads_and_are_one_at_zero() -> None:
     layer.to_out[0] = torch.nn.Identity()
     layer.to_gate_logits.weight.data.zero_()
     layer.to_gate_logits.bias.data.zero_()
-    plain = layer(x, backend="sdpa")
+    plain = layer(x, numerics=DIFFUSERS)
     layer.to_gate_logits.bias.data[2] = 1.5
     expected = plain.clone()
     expected[..., 16:24] *= 2 / (1 + math.exp(-1.5))
-    assert torch.allclose(layer(x, backend="sdpa"), expected, rtol=0, atol=1e-12)
+    assert torch.allclose(layer(x, numerics=DIFFUSERS), expected, rtol=0, atol=1e-12)
 
 
 def test_perturbed_attention_passes_values_through() -> None:
     layer, x = attention(False), randn(1, 5, 32).double()
-    assert torch.equal(layer(x, values_only=True, backend="sdpa"), layer.to_out[0](layer.to_v(x)))
+    assert torch.equal(layer(x, values_only=True, numerics=DIFFUSERS), layer.to_out[0](layer.to_v(x)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from engine_reference import DIFFUSERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spec_check import BF16, FP32, assert_bits, assert_ulps, differing, draw, edged, small_integers
@@ -15,7 +17,7 @@ from torch.nn import functional
 from engine.layers.attention import Attention
 from engine.layers.embeddings import modulation, sinusoid
 from engine.layers.feedforward import GeluProjection
-from engine.layers.norm import fused_rms_norm, rms_norm
+from engine.layers.norm import fused_rms_norm, rms_norm, weighted_rms_norm
 from engine.models.ltx2.block import _modulate
 from reference_impl.spec import layers as spec
 from reference_impl.spec.rounding import round_to
@@ -56,14 +58,16 @@ def test_rms_norm_of_any_numbers(norm: Any) -> None:
     assert differing(norm(x, EPS), expected) < 1e-4 * x.numel()
 
 
-def test_the_weighted_norm_of_attention_rounds_once() -> None:
+def test_the_weighted_norm_of_attention() -> None:
     layer = Attention(256, 256, 4, 64, gated=False)
     weight = layer.norm_q.weight.data.copy_(draw(FP32, 256, seed=3)).bfloat16()
-    x = small_integers(BF16, 64, 256)
-    ours = layer.to(BF16).norm_q(x)
-    assert_bits(ours, spec.weighted_rms_norm(x, weight, EPS, BF16, twice=False))
-    twice = spec.weighted_rms_norm(x, weight, EPS, BF16, twice=True)
-    assert 0.15 < differing(ours, twice) / x.numel() < 0.35
+    x, norm = small_integers(BF16, 64, 256), layer.to(BF16).norm_q
+    once, twice = (
+        weighted_rms_norm(norm, x, replace(DIFFUSERS, qk_norm=choice)) for choice in ("rounded-once", "rounded-twice")
+    )
+    assert_bits(once, spec.weighted_rms_norm(x, weight, EPS, BF16, twice=False))
+    assert_bits(twice, spec.weighted_rms_norm(x, weight, EPS, BF16, twice=True))
+    assert 0.15 < differing(once, twice.double()) / x.numel() < 0.35
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -73,7 +77,7 @@ def test_head_gates(dtype: torch.dtype) -> None:
     layer.to_out[0] = torch.nn.Identity()
     values, logits = draw(dtype, 3, 50, 16), draw(dtype, 3, 50, 4, seed=1, scale=4.0)
     layer.to_v, layer.to_gate_logits = _Constant(values), _Constant(logits)  # type: ignore[assignment]
-    ours = layer(draw(dtype, 3, 50, 16), values_only=True, backend="sdpa")
+    ours = layer(draw(dtype, 3, 50, 16), values_only=True, numerics=DIFFUSERS)
     expected = spec.gated(values.unflatten(2, (4, 4)), logits, dtype).flatten(2)
     if dtype == BF16:
         assert_bits(ours, expected)
@@ -135,7 +139,7 @@ def test_a_residual_is_two_roundings() -> None:
         edged(BF16, 1, 30, 16, seed=1),
         [edged(BF16, 1, 30, 16, seed=s) for s in range(2, 5)],
     )
-    stream: Any = SimpleNamespace(rope=None, attention="sdpa")
+    stream: Any = SimpleNamespace(rope=None, numerics=DIFFUSERS)
     fake: Any = SimpleNamespace(eps=EPS)
     ours = Block._self_attention(fake, lambda *_, **__: out, x, tuple(rows), stream, False)  # type: ignore[arg-type]
     assert_bits(ours, spec.residual(x, out, rows[2], BF16))

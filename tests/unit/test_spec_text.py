@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from engine_reference import engine_connectors
+from engine_reference import DIFFUSERS, engine_connectors
 from spec_check import BF16, FP32, assert_bits, assert_ulps, differing, draw, small_integers
 
 from engine.models.ltx2.connectors import range_norm, token_norm
@@ -36,15 +38,17 @@ def test_range_norm_of_any_numbers() -> None:
 def test_token_norm(dtype: torch.dtype) -> None:
     x = small_integers(dtype, *SHAPE)
     x[:, 3] = 0
-    assert_bits(token_norm(x, VALID), spec.token_norm(x, VALID, dtype, dtype))
+    assert_bits(token_norm(x, VALID, DIFFUSERS), spec.token_norm(x, VALID, dtype, dtype))
 
 
 def test_token_norm_of_any_numbers() -> None:
     x = draw(BF16, *SHAPE)
-    ours = token_norm(x, VALID)
+    ours = token_norm(x, VALID, DIFFUSERS)
     assert_bits(ours, spec.token_norm(x, VALID, BF16, BF16))
-    assert differing(ours, spec.token_norm(x, VALID, BF16, FP32)) > 0.1 * ours.numel()
-    assert_ulps(token_norm(x.float(), VALID), spec.token_norm(x.float(), VALID, FP32, FP32), 4)
+    wide = token_norm(x, VALID, replace(DIFFUSERS, feature_rms_dtype="float32"))
+    assert_bits(wide, spec.token_norm(x, VALID, BF16, FP32))
+    assert differing(ours, wide.double()) > 0.1 * ours.numel()
+    assert_ulps(token_norm(x.float(), VALID, DIFFUSERS), spec.token_norm(x.float(), VALID, FP32, FP32), 4)
 
 
 def test_inverse_roots_behind_the_last_whole_vector_are_rounded_twice() -> None:
@@ -68,7 +72,7 @@ def test_each_modality_widens_its_features() -> None:
     ]
     layers = config.text_proj_in_factor
     x = draw(BF16, 2, 16, config.caption_channels, layers)
-    connectors._features(x, VALID)
+    connectors._features(x, VALID, DIFFUSERS)
     for hook in hooks:
         hook.remove()
     normed = spec.token_norm(x, VALID, BF16, BF16)

@@ -16,13 +16,14 @@ from engine.layers.feedforward import FeedForward
 from engine.layers.norm import rms_norm
 from engine.layers.rope import Rotary
 from engine.models.ltx2.config import TransformerConfig
+from engine.numerics import Numerics
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
     """What every block reads of one modality: text [B,S,W], adaLN head outputs [B,T|1,k*W], rotary tables.
 
-    attention: backend of every attention whose queries are of this modality.
+    numerics: of every attention whose queries are of this modality.
     """
 
     text: torch.Tensor
@@ -32,7 +33,7 @@ class Stream:
     ada_cross_gate: torch.Tensor
     rope: Rotary
     cross_rope: Rotary
-    attention: str
+    numerics: Numerics
 
 
 def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -103,7 +104,7 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         shift, scale, gate = rows[:3]
         y = _modulate(rms_norm(x, self.eps), shift, scale)
-        out = attention(y, query_rope=stream.rope, values_only=perturbed, backend=stream.attention)
+        out = attention(y, query_rope=stream.rope, values_only=perturbed, numerics=stream.numerics)
         return x + out * gate
 
     def _text_attention(
@@ -117,10 +118,10 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         y = rms_norm(x, self.eps)
         if prompt_table is None or stream.ada_prompt is None:
-            return x + attention(y, stream.text, mask_BS=mask, backend=stream.attention)
+            return x + attention(y, stream.text, mask_BS=mask, numerics=stream.numerics)
         shift, scale, gate = rows[6:]
         text = _modulate(stream.text, *modulation(prompt_table, stream.ada_prompt))
-        return x + attention(_modulate(y, shift, scale), text, mask_BS=mask, backend=stream.attention) * gate
+        return x + attention(_modulate(y, shift, scale), text, mask_BS=mask, numerics=stream.numerics) * gate
 
     def _cross_attention(
         self, video: torch.Tensor, audio: torch.Tensor, video_stream: Stream, audio_stream: Stream, skip_v2a: bool
@@ -140,7 +141,7 @@ class Block(nn.Module):
             _modulate(a, a_a2v_shift, a_a2v_scale),
             query_rope=video_stream.cross_rope,
             key_rope=audio_stream.cross_rope,
-            backend=video_stream.attention,
+            numerics=video_stream.numerics,
         )
         video = video + a2v_gate * a2v
         if skip_v2a:
@@ -150,7 +151,7 @@ class Block(nn.Module):
             _modulate(v, v_v2a_shift, v_v2a_scale),
             query_rope=audio_stream.cross_rope,
             key_rope=video_stream.cross_rope,
-            backend=audio_stream.attention,
+            numerics=audio_stream.numerics,
         )
         return video, audio + v2a_gate * v2a
 

@@ -37,10 +37,14 @@ def range_norm(x_BTDL: torch.Tensor, valid_BT: torch.Tensor) -> torch.Tensor:
     return scaled.flatten(2).masked_fill(~valid_BT[:, :, None], 0.0).to(x_BTDL.dtype)
 
 
-def token_norm(x_BTDL: torch.Tensor, valid_BT: torch.Tensor) -> torch.Tensor:
-    """x / rms over D of each token and layer (LTX-2.3), in x's own dtype; pads become 0. -> [B,T,D*L]."""
-    mean_square = torch.mean(x_BTDL**2, dim=2, keepdim=True)
-    normed = (x_BTDL * torch.rsqrt(mean_square + _EPS)).flatten(2)
+def token_norm(x_BTDL: torch.Tensor, valid_BT: torch.Tensor, numerics: Numerics) -> torch.Tensor:
+    """x / rms over D of each token and layer (LTX-2.3); pads become 0. -> [B,T,D*L], x's dtype.
+
+    In ``numerics.feature_rms_dtype``, every operation rounded.
+    """
+    work = x_BTDL.float() if numerics.feature_rms_dtype == "float32" else x_BTDL
+    mean_square = torch.mean(work**2, dim=2, keepdim=True)
+    normed = (work * torch.rsqrt(mean_square + _EPS)).to(x_BTDL.dtype).flatten(2)
     return torch.where(valid_BT[:, :, None], normed, torch.zeros_like(normed))
 
 
@@ -52,8 +56,8 @@ class ConnectorBlock(nn.Module):
         self.attn1 = Attention(width, width, heads, head_dim, gated=gated)
         self.ff = FeedForward(width)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None, rope: Rotary, backend: str) -> torch.Tensor:
-        x = x + self.attn1(fused_rms_norm(x, _EPS), mask_BS=mask, query_rope=rope, backend=backend)
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None, rope: Rotary, numerics: Numerics) -> torch.Tensor:
+        x = x + self.attn1(fused_rms_norm(x, _EPS), mask_BS=mask, query_rope=rope, numerics=numerics)
         return x + self.ff(fused_rms_norm(x, _EPS))
 
 
@@ -87,7 +91,7 @@ class Connector(nn.Module):
         masked = numerics.connector_mask == "zeros"
         mask = torch.zeros(x.shape[:2], dtype=x.dtype, device=x.device) if masked else None
         for block in self.transformer_blocks:
-            x = block(x, mask, rope, numerics.attention)
+            x = block(x, mask, rope, numerics)
         return fused_rms_norm(x, _EPS)
 
     def _fill(self, x_BTF: torch.Tensor, valid_BT: torch.Tensor) -> torch.Tensor:
@@ -144,15 +148,17 @@ class LTX2Connectors(nn.Module):
         valid = mask_BT.bool()
         if not bool(valid.any(dim=1).all()):
             raise InputError("connectors: 'mask' has a row without a token; expected at least one token per prompt")
-        video, audio = self._features(embeds_BTE.unflatten(2, (self.config.caption_channels, -1)), valid)
+        video, audio = self._features(embeds_BTE.unflatten(2, (self.config.caption_channels, -1)), valid, numerics)
         return self.video_connector(video, valid, numerics), self.audio_connector(audio, valid, numerics)
 
-    def _features(self, x_BTDL: torch.Tensor, valid_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _features(
+        self, x_BTDL: torch.Tensor, valid_BT: torch.Tensor, numerics: Numerics
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         config = self.config
         if not config.per_modality_projections:
             shared = self.text_proj_in(range_norm(x_BTDL, valid_BT))
             return shared, shared
-        normed = token_norm(x_BTDL, valid_BT)
+        normed = token_norm(x_BTDL, valid_BT, numerics)
         video = normed * math.sqrt(config.video_hidden_dim / config.caption_channels)
         audio = normed * math.sqrt(config.audio_hidden_dim / config.caption_channels)
         return self.video_text_proj_in(video), self.audio_text_proj_in(audio)

@@ -94,7 +94,7 @@ class LTX2Transformer(nn.Module):
             ada_cross_gate=self.av_cross_attn_video_a2v_gate(video_gate, dtype)[0],
             rope=video_ropes[0],
             cross_rope=video_ropes[1],
-            attention=numerics.attention,
+            numerics=numerics,
         )
         audio_stream = Stream(
             text=self.audio_caption_projection(inputs.audio_text) if project else inputs.audio_text,
@@ -104,7 +104,7 @@ class LTX2Transformer(nn.Module):
             ada_cross_gate=self.av_cross_attn_audio_v2a_gate(audio_gate, dtype)[0],
             rope=audio_ropes[0],
             cross_rope=audio_ropes[1],
-            attention=numerics.attention,
+            numerics=numerics,
         )
         mask = None if inputs.text_mask is None else (1 - inputs.text_mask.to(dtype)) * -10000.0
         video, audio = self.proj_in(inputs.video), self.audio_proj_in(inputs.audio)

@@ -68,6 +68,8 @@ class BandwidthVocoder(nn.Module):
     def forward(self, mel_BCTM: torch.Tensor, numerics: Numerics) -> torch.Tensor:
         """[B,C,T,M] -> [B,C,N] at the output rate. InputError when the input's channels and bins do not fit."""
         wave_BCN = self.vocoder(mel_BCTM)
+        if numerics.vocoder_clamp == "clamped":
+            wave_BCN = wave_BCN.clamp(-1, 1)
         batch, channels, samples = wave_BCN.shape
         # whole hops, so that the spectrogram covers every sample
         wave_BCN = functional.pad(wave_BCN, (0, -samples % self.config.hop_length))
