@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from engine.backends import attend
-from engine.layers.norm import weighted_rms_norm
+from engine.layers.norm import QKNorm
 from engine.layers.rope import Rotary
 from engine.numerics import Numerics
 
@@ -28,8 +28,8 @@ class Attention(nn.Module):
         self.to_q = nn.Linear(query_dim, inner)
         self.to_k = nn.Linear(context_dim, inner)
         self.to_v = nn.Linear(context_dim, inner)
-        self.norm_q = nn.RMSNorm(inner, eps=eps)
-        self.norm_k = nn.RMSNorm(inner, eps=eps)
+        self.norm_q = QKNorm(inner, eps=eps)
+        self.norm_k = QKNorm(inner, eps=eps)
         self.to_out = nn.ModuleList([nn.Linear(inner, query_dim)])
         self.to_gate_logits = nn.Linear(query_dim, heads) if gated else None
 
@@ -56,8 +56,8 @@ class Attention(nn.Module):
         if values_only:
             mixed_BTHd = self._heads(value_BSD)
         else:
-            query = self._rotate(weighted_rms_norm(self.norm_q, self.to_q(x_BTQ), numerics), query_rope)
-            key = self._rotate(weighted_rms_norm(self.norm_k, self.to_k(context), numerics), key_rope or query_rope)
+            query = self._rotate(self.norm_q(self.to_q(x_BTQ), numerics), query_rope)
+            key = self._rotate(self.norm_k(self.to_k(context), numerics), key_rope or query_rope)
             mixed_BTHd = attend(query, key, self._heads(value_BSD), mask_BS, numerics.attention)
         if self.to_gate_logits is not None:
             mixed_BTHd = mixed_BTHd * (2.0 * torch.sigmoid(self.to_gate_logits(x_BTQ))).unsqueeze(-1)

@@ -23,16 +23,19 @@ def fused_rms_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
     return functional.rms_norm(x, x.shape[-1:], eps=eps)
 
 
-def weighted_rms_norm(module: nn.Module, x: torch.Tensor, numerics: Numerics) -> torch.Tensor:
-    """``module``, an ``nn.RMSNorm``, of x; ``numerics.qk_norm`` says whether x's dtype is rounded to before the weight.
+class QKNorm(nn.RMSNorm):
+    """RMS norm with a weight, as queries and keys have it. float32 inside.
 
-    ``rounded-twice`` is how Llama-style implementations, and norms split over devices, multiply by the weight.
+    ``rounded-twice`` rounds to x's dtype before the weight too: so do Llama-style implementations, and norms whose
+    mean is taken over several devices.
     """
-    if numerics.qk_norm == "rounded-once":
-        return module(x)
-    assert isinstance(module, nn.RMSNorm)
-    assert module.eps is not None
-    return rms_norm(x, module.eps) * module.weight
+
+    def forward(self, x: torch.Tensor, numerics: Numerics) -> torch.Tensor:  # type: ignore[override]
+        """x / rms * weight over the last axis, rounded as ``numerics.qk_norm`` says; same shape and dtype."""
+        if numerics.qk_norm == "rounded-once":
+            return super().forward(x)
+        assert self.eps is not None
+        return rms_norm(x, self.eps) * self.weight
 
 
 def layer_norm(x: torch.Tensor, eps: float) -> torch.Tensor:

@@ -57,7 +57,8 @@ def sde(
 ) -> torch.Tensor:
     """The deterministic successor ``det`` of ``x`` with noise of level eta*later in place of part of its own.
 
-    Arithmetic of levels is rounded to ``levels`` (float64: not at all), that of states is float64.
+    Arithmetic of levels is rounded to ``levels`` (float64: not at all), that of states is float64. torch's float32 root
+    can be an ulp off on a CPU, where it is a library's.
     """
     s, t = (round_to(exact(level), levels) for level in (sigma, later))
     up = torch.minimum(round_to(t * eta, levels), round_to(t * round_to(exact(0.9999), levels), levels))
@@ -72,8 +73,8 @@ def sde(
 
 
 def blend(x: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """x*mask + clean*(1 - mask) in float64; 1 - mask is float32."""
-    return exact(x) * exact(mask) + exact(clean) * f32(1.0 - exact(mask))
+    """x*mask + clean*(1 - mask) in float64, but the clean part, of float32 factors, is a float32 product."""
+    return exact(x) * exact(mask) + f32(exact(clean) * f32(1.0 - exact(mask)))
 
 
 def step(

@@ -96,7 +96,8 @@ def attention(gated: bool) -> Attention:
 
 def test_attention_formula() -> None:
     layer, x, context = attention(False), randn(2, 5, 32).double(), randn(2, 7, 32, seed=1).double()
-    q, k, v = layer.norm_q(layer.to_q(x)), layer.norm_k(layer.to_k(context)), layer.to_v(context)
+    q, k = layer.norm_q(layer.to_q(x), DIFFUSERS), layer.norm_k(layer.to_k(context), DIFFUSERS)
+    v = layer.to_v(context)
     out = torch.empty(2, 5, 32, dtype=torch.float64)
     for head in range(4):
         part = slice(8 * head, 8 * head + 8)
