@@ -19,12 +19,13 @@ BOTH, BF16, FP32, NEITHER = ("fp32", "bf16"), ("bf16",), ("fp32",), ()
 class Field:
     """Where a field shows.
 
-    operation: what reads it, alone. seen: dtypes in which a flip changes its bits on a CPU. taps: patterns of the taps
-    that the first component to read it leaves behind. case: what kind of run exercises it (``measure.CASES``).
+    operation: what reads it, alone; None where the pipeline itself does, whose taps then stand for it. seen: dtypes in
+    which a flip changes its bits on a CPU. taps: patterns of the taps that the first component to read it leaves
+    behind. case: what kind of run exercises it (``measure.CASES``).
     except_: the same as ``seen`` for values that differ from the rest.
     """
 
-    operation: model.Operation
+    operation: model.Operation | None
     seen: tuple[str, ...]
     taps: tuple[str, ...]
     case: str = "text"
@@ -36,6 +37,7 @@ class Field:
 
 
 _DIT, _CONNECTORS = ("step.000/*/velocity/*",), ("connector/*",)
+_SECOND, _RES2S = ("stage.2/step.000/latents/*",), ("stage.1/step.001/latents/*",)
 _X0, _SIGMAS, _SOUND = ("step.000/guided_x0/*",), ("sigmas",), ("audio/waveform",)
 
 FIELDS: dict[str, Field] = {
@@ -58,7 +60,13 @@ FIELDS: dict[str, Field] = {
     "velocity_dtype": Field(sampling.last_state, BF16, ("step.001/latents/*",)),
     "guider_dtype": Field(sampling.guided, BF16, _X0),
     "rescale": Field(sampling.guided, BOTH, _X0),
-    "noiser": Field(sampling.noised, BOTH, ("stage.2/step.000/latents/*",), case="two-stage", except_={"masked": BF16}),
+    "av_timestep": Field(sampling.held_frame_velocity, BOTH, _DIT, case="image"),
+    "given_tokens": Field(sampling.softened_frame, BOTH, _X0, case="image"),
+    "noiser": Field(sampling.noised, BOTH, _SECOND, case="two-stage", except_={"masked": BF16}),
+    "lora_delta_dtype": Field(sampling.lora_delta, BOTH, ("stage.1/step.000/*/velocity/*",), case="two-stage"),
+    "upsample_dtype": Field(sampling.upsampler_input, BF16, ("upsample/input",), case="two-stage"),
+    "audio_handoff": Field(sampling.handed_over, BOTH, ("stage.2/start/audio",), case="two-stage"),
+    "audio_stage": Field(None, BOTH, ("latents/decode/audio",), case="two-stage"),
     "audio_denormal_dtype": Field(model.audio_statistics, BF16, ("latents/decode/audio",)),
     "frame_bytes": Field(model.frame_bytes, BOTH, ("frames",)),
     "schedule_tokens": Field(sampling.levels, BOTH, _SIGMAS, case="schedule"),
@@ -67,12 +75,10 @@ FIELDS: dict[str, Field] = {
     "vocoder_dtype": Field(model.waveform, BF16, _SOUND),
     "vocoder_clamp": Field(model.loud_waveform, BOTH, _SOUND),
     "resampler_dtype": Field(model.resampled, BF16, _SOUND),
-    "sde_noise_dtype": Field(sampling.injected, BOTH, ("step.001/latents/*",), case="res2s"),
-    "sde_levels_dtype": Field(sampling.res2s_states, FP32, ("step.001/latents/*",), case="res2s"),
-    "res2s_coefficients": Field(sampling.second_order_weights, BOTH, ("step.001/latents/*",), case="res2s"),
-    "midpoint_dtype": Field(sampling.res2s_states, BOTH, ("step.001/latents/*",), case="res2s"),
+    "sde_noise_dtype": Field(sampling.injected, BOTH, _RES2S, case="res2s"),
+    "sde_levels_dtype": Field(sampling.res2s_states, FP32, _RES2S, case="res2s"),
+    "res2s_coefficients": Field(sampling.second_order_weights, BOTH, _RES2S, case="res2s"),
+    "midpoint_dtype": Field(sampling.res2s_states, BOTH, _RES2S, case="res2s"),
 }
 # no code reads them yet
-PENDING: frozenset[str] = frozenset(
-    {"av_timestep", "given_tokens", "image_fit", "lora_delta_dtype", "upsample_dtype", "audio_handoff", "audio_stage"}
-)
+PENDING: frozenset[str] = frozenset({"image_fit", "second_given_frame"})

@@ -56,17 +56,7 @@ def _distance(before: torch.Tensor, after: torch.Tensor) -> float:
     return float((a - b).norm() / a.norm().clamp(min=1e-300))
 
 
-@torch.inference_mode()
-def operation(field: str, value: str, dtype: str) -> Change:
-    """Of the field's operation."""
-    run = FIELDS[field].operation
-    try:
-        return Change(_distance(run(numerics(), DTYPES[dtype]), run(numerics(**{field: value}), DTYPES[dtype])))
-    except UnsupportedCase:
-        return Change(None)
-
-
-def _short(pipeline: str, variant: str) -> Case:
+def _short(pipeline: str, variant: str, **changes: Any) -> Case:
     """A case of the matrix, small and of two steps."""
     case = next(
         case
@@ -74,30 +64,38 @@ def _short(pipeline: str, variant: str) -> Case:
         if (case.model, case.pipeline, case.variant, case.numerics) == ("ltx-2.3", pipeline, variant, PRESET)
         and case.kernels == "off"
     )
-    request = replace(case.request, height=64, width=96, num_frames=9, steps=2, sigmas=(1.0, 0.4), text_tokens=32)
-    return replace(case, request=request)
+    small: dict[str, Any] = {"height": 64, "width": 128, "num_frames": 9, "steps": 2, "sigmas": (1.0, 0.4)}
+    small |= {"text_tokens": 32, **changes}
+    image = case.request.image
+    if image is not None:
+        small["image"] = replace(image, height=small["height"], width=small["width"], crf=0, strength=0.7)
+    return replace(case, request=replace(case.request, **small))
 
 
-def _scheduled() -> Case:
-    """The engine makes the noise levels itself; 7 of them, as fewer can round alike."""
-    case = _short("one-stage-t2v", "unguided")
-    return replace(case, request=replace(case.request, steps=7, sigmas=None))
+def _two_stages(pipeline: str, variant: str) -> Case:
+    return _short(pipeline, variant, height=128, width=128)
 
 
 CASES: dict[str, Callable[[], Case]] = {
     "text": lambda: _short("one-stage-t2v", "all-guidance"),
-    "schedule": _scheduled,
+    # the engine makes the noise levels itself; 7 of them, as fewer can round alike
+    "schedule": lambda: _short("one-stage-t2v", "unguided", steps=7, sigmas=None),
+    "image": lambda: _short("one-stage-ti2v", "all-guidance"),
+    "two-stage": lambda: _two_stages("two-stage-t2v", "all-guidance-adapted"),
+    "two-stage-image": lambda: _two_stages("two-stage-ti2v", "cfg-crf33"),
+    "res2s": lambda: replace(_two_stages("two-stage-t2v", "all-guidance-adapted"), pipeline="two-stage-hq-t2v"),
 }
 
 
 @cache
-def _engine() -> Engine:
+def _engine(dtype: str) -> Engine:
+    """One a dtype: an engine keeps its models until the dtype changes."""
     return build(cached("ltx-2.3"), "cpu")
 
 
 def _run(kind: str, dtype: str, overrides: tuple[Override, ...]) -> tuple[Sample, Tensors]:
     case = replace(CASES[kind](), dtype=dtype, overrides=overrides)
-    sample = _engine().generate(case, Probe(depth="step"))
+    sample = _engine(dtype).generate(case, Probe(depth="step"))
     assert sample.audio is not None
     ends = {"frames": torch.from_numpy(sample.frames), "audio": torch.from_numpy(sample.audio)}
     return sample, sample.tensors | ends
@@ -114,16 +112,12 @@ def runs(field: str, value: str, dtype: str) -> tuple[Change, Change]:
     Of bytes the size is the share of them that changed.
     """
     entry = FIELDS[field]
-    if entry.case not in CASES:
-        return Change(None), Change(None)
     before, before_taps = _base(entry.case, dtype)
     try:
         after, after_taps = _run(entry.case, dtype, (Override(field=field, value=value),))
     except UnsupportedCase:
         return Change(None), Change(None)
     names = [name for name in before_taps if any(fnmatchcase(name, pattern) for pattern in entry.taps)]
-    if not names:
-        return Change(None), Change(None)
     component = Change(max(_distance(before_taps[name], after_taps[name]) for name in names))
     for what, keys in (("", list(before.latents)), ("waveform ", ["audio"])):
         sources = (before.latents, after.latents) if what == "" else (before_taps, after_taps)
@@ -132,3 +126,15 @@ def runs(field: str, value: str, dtype: str) -> tuple[Change, Change]:
             return component, Change(size, what)
     share = float((before_taps["frames"] != after_taps["frames"]).double().mean())
     return component, Change(share, "bytes " if share else "")
+
+
+@torch.inference_mode()
+def operation(field: str, value: str, dtype: str) -> Change:
+    """Of the field's operation."""
+    run = FIELDS[field].operation
+    if run is None:
+        return runs(field, value, dtype)[0]
+    try:
+        return Change(_distance(run(numerics(), DTYPES[dtype]), run(numerics(**{field: value}), DTYPES[dtype])))
+    except UnsupportedCase:
+        return Change(None)

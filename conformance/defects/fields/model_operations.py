@@ -29,7 +29,7 @@ from engine.models.ltx2.video_vae import model as video_vae
 from engine.models.ltx2.vocoder import model as vocoder
 from engine.models.ltx2.vocoder.bandwidth import BandwidthVocoder
 from engine.numerics import Numerics
-from engine.pipelines.ltx2_one_stage import Latents, TextStates, contexts
+from engine.pipelines.ltx2_inputs import Latents, TextStates, contexts
 from reference_impl.tiny.build import cached
 
 Operation = Callable[[Numerics, torch.dtype], torch.Tensor]

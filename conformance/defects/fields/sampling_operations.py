@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
-from conformance.case import Guidance, Request
-from conformance.defects.fields.model_operations import SIZES, dit, draw
+from conformance.case import Guidance
+from conformance.defects.fields.model_operations import CPU, SIZES, dit, draw
 from conformance.generator import Probe
-from conformance.matrix import all_cases
-from engine.models.ltx2 import positions
+from engine import lora
+from engine.models.ltx2 import positions, upsampler
+from engine.models.ltx2.audio_vae import model as audio_vae
+from engine.models.ltx2.video_vae import model as video_vae
 from engine.numerics import Numerics
-from engine.pipelines import ltx2_one_stage as one_stage
+from engine.pipelines import ltx2_stage, ltx2_starts
 from engine.sampling import guidance, noiser, res2s
 from engine.sampling.given import Given
 from engine.sampling.schedule import ScheduleConfig, schedule
 from reference_impl.tiny.build import cached
 
 _OFF = Guidance(cfg=1.0, stg=0.0, modality=1.0, rescale=0.0)
-_CFG = replace(_OFF, cfg=3.0)
-
-
-def _request(scales: Guidance) -> Request:
-    plain = next(case.request for case in all_cases() if case.pipeline == "one-stage-t2v")
-    return replace(plain, video_guidance=scales, audio_guidance=scales, stg_blocks=())
+_CFG = Guidance(cfg=3.0, stg=0.0, modality=1.0, rescale=0.0)
 
 
 def guided_batch(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
@@ -32,23 +27,49 @@ def guided_batch(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
     model = dit(dtype)
     out: dict[str, torch.Tensor] = {}
     state = positions.pack_video(draw(torch.float32, *SIZES.video), numerics).to(dtype)
-    for branches in guidance.forwards(_request(_CFG), numerics):
-        tokens = model.proj_in(one_stage._copies(state, len(branches)))
+    for branches in guidance.forwards((_CFG, _CFG), numerics):
+        tokens = model.proj_in(ltx2_stage._copies(state, len(branches)))
         rows = model.time_embed(torch.tensor([731.7]).expand(len(branches)), dtype)[0]
         parts = torch.cat((tokens.flatten(1), rows.flatten(1)), dim=1).chunk(len(branches))
         out.update(zip(branches, parts, strict=True))
     return torch.cat([out["cond"], out["uncond"]])
 
 
-def _one_step(numerics: Numerics, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Taps of one unguided Euler step of the tiny DiT."""
+def _one_step(numerics: Numerics, dtype: torch.dtype, strength: float = 0.0) -> dict[str, torch.Tensor]:
+    """Taps of one unguided Euler step of the tiny DiT. strength: of a given frame, 0 for none."""
     model, probe = dit(dtype), Probe(depth="step")
+    state_dtype = dtype if numerics.latent_dtype == "model" else torch.float32
     widths = {"video": model.config.width, "audio": model.config.audio_width}
     text = {"pos": {stream: draw(dtype, 1, 16, width, seed=2) for stream, width in widths.items()}}
     noise = {"video": draw(torch.float32, 1, 12, 128), "audio": draw(torch.float32, 1, 7, 128, seed=1)}
-    levels = torch.tensor([0.9, 0.4])
-    one_stage.sample(model, _request(_OFF), numerics, text=text, noise=noise, sigmas=levels, latents=SIZES, probe=probe)
+    frame = draw(torch.float32, 1, 128, 1, *SIZES.video[3:], seed=3)
+    given = ltx2_starts.given_frame(frame, strength, SIZES, numerics) if strength else None
+    plan = ltx2_stage.Plan(
+        scales={"video": _OFF, "audio": _OFF}, stg_blocks=(), skip_v2a=False, frame_rate=24.0, sampler="euler"
+    )
+    ltx2_stage.sample(
+        model,
+        plan,
+        numerics,
+        text=text,
+        state=ltx2_starts.from_noise(noise, given, SIZES, numerics, state_dtype),
+        sigmas=torch.tensor([0.9, 0.4]),
+        latents=SIZES,
+        probe=probe,
+        given=given,
+    )
     return probe.tensors
+
+
+def held_frame_velocity(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    """Both streams of a forward whose video has tokens of another noise level."""
+    taps = _one_step(numerics, dtype, strength=1.0)
+    return torch.cat([taps[f"step.000/cond/velocity/{stream}"].flatten() for stream in ("video", "audio")])
+
+
+def softened_frame(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    """After a step with a frame that is given to 70 %."""
+    return _one_step(numerics, dtype, strength=0.7)["latents/final/video"]
 
 
 def first_state(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
@@ -120,3 +141,22 @@ def res2s_states(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
         numerics=numerics,
     )
     return torch.cat((*asked, *(x.double().flatten() for x in end.values())))
+
+
+def lora_delta(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    """Of factors stored in bf16."""
+    factors = lora.Factors(a_RI=draw(torch.bfloat16, 8, 64), b_OR=draw(torch.bfloat16, 96, 8, seed=1))
+    return lora.delta(factors, 0.8, draw(dtype, 96, 64, seed=2), numerics)
+
+
+def upsampler_input(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    folder, probe = cached("ltx-2.3"), Probe(depth="step")
+    model = upsampler.load(folder / "latent_upsampler", dtype, CPU)
+    vae = video_vae.load(folder / "vae", dtype, CPU)
+    upsampler.upsample(model, vae, draw(torch.float32, *SIZES.video), numerics, probe)
+    return probe.tensors["upsample/input"]
+
+
+def handed_over(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    vae = audio_vae.load(cached("ltx-2.3") / "audio_vae", dtype, CPU)
+    return ltx2_starts.handed_over(vae, draw(torch.float32, 1, 7, 128), numerics)
