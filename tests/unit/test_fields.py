@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conformance.defects.fields import FIELDS, PENDING
+from conformance.defects.fields import FIELDS
 from conformance.defects.fields.measure import CASES, DTYPES, Change, operation, others
 from conformance.defects.fields.table import Row, measured, parsed, rendered
 from engine.numerics import choices
@@ -18,8 +18,7 @@ ELSEWHERE = {("attention", value) for value in ("efficient", "cudnn", "fa3")}
 
 
 def test_every_field_has_an_entry() -> None:
-    assert FIELDS.keys() | PENDING == choices().keys()
-    assert not FIELDS.keys() & PENDING
+    assert FIELDS.keys() == choices().keys()
     for name, field in FIELDS.items():
         assert field.except_.keys() <= set(others(name))
         assert field.taps
@@ -46,8 +45,6 @@ def test_operations_repeat(dtype: str) -> None:
 def test_the_page_has_every_field_and_value() -> None:
     page = PAGE.read_text()
     assert list(parsed(page)) == [(name, value) for name in FIELDS for value in others(name)]
-    for name in PENDING:
-        assert f"`{name}`" in page.splitlines()[-1]
 
 
 def test_the_page_agrees_with_the_registry() -> None:

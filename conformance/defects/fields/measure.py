@@ -56,8 +56,8 @@ def _distance(before: torch.Tensor, after: torch.Tensor) -> float:
     return float((a - b).norm() / a.norm().clamp(min=1e-300))
 
 
-def _short(pipeline: str, variant: str, **changes: Any) -> Case:
-    """A case of the matrix, small and of two steps."""
+def _short(pipeline: str, variant: str, picture: tuple[int, int] = (64, 128), **changes: Any) -> Case:
+    """A case of the matrix, small and of two steps. picture: height and width of a given frame, if there is one."""
     case = next(
         case
         for case in all_cases()
@@ -68,7 +68,7 @@ def _short(pipeline: str, variant: str, **changes: Any) -> Case:
     small |= {"text_tokens": 32, **changes}
     image = case.request.image
     if image is not None:
-        small["image"] = replace(image, height=small["height"], width=small["width"], crf=0, strength=0.7)
+        small["image"] = replace(image, height=picture[0], width=picture[1], crf=0, strength=0.7)
     return replace(case, request=replace(case.request, **small))
 
 
@@ -81,6 +81,7 @@ CASES: dict[str, Callable[[], Case]] = {
     # the engine makes the noise levels itself; 7 of them, as fewer can round alike
     "schedule": lambda: _short("one-stage-t2v", "unguided", steps=7, sigmas=None),
     "image": lambda: _short("one-stage-ti2v", "all-guidance"),
+    "fitted": lambda: _short("one-stage-ti2v", "unguided", picture=(100, 90)),
     "two-stage": lambda: _two_stages("two-stage-t2v", "all-guidance-adapted"),
     "two-stage-image": lambda: _two_stages("two-stage-ti2v", "cfg-crf33"),
     "res2s": lambda: replace(_two_stages("two-stage-t2v", "all-guidance-adapted"), pipeline="two-stage-hq-t2v"),

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from conformance.generator import Probe
-from engine import components
+from conformance.inputs import draw_picture
+from engine import components, image
 from engine.autocast import autocast
 from engine.backends import attend
 from engine.frames import to_bytes
@@ -170,3 +171,13 @@ def resampled(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
     model = _vocoder(dtype)
     model.bwe_generator.conv_out.weight.zero_()
     return _sound(model, numerics, dtype)
+
+
+def fitted_picture(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    """A picture of another size and shape."""
+    return image.fitted(draw_picture("rings", 100, 90), 64, 96, numerics).to(dtype)
+
+
+def picture_latents(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    parts: Any = SimpleNamespace(vae=video_vae.load(cached("ltx-2.3") / "vae", dtype, CPU))
+    return components.encode_image(parts, draw(dtype, 1, 3, 1, 64, 96), numerics)

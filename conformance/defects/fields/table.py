@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from conformance.defects.fields import FIELDS, PENDING
+from conformance.defects.fields import FIELDS
 from conformance.defects.fields.measure import DTYPES, PRESET, Change, operation, others, runs
 
 _HEAD = f"""# What every field of Numerics changes
@@ -56,9 +56,7 @@ def rendered(rows: Iterator[Row]) -> str:
     for row in rows:
         cells = " | ".join(cell(row.changes[column]) for column in _COLUMNS)
         lines.append(f"| `{row.field}` | {row.value} | {cells} |")
-    pending = ", ".join(f"`{name}`" for name in sorted(PENDING))
-    tail = f"\nNot measured: {pending}: no code reads them yet.\n" if pending else ""
-    return _HEAD + "\n".join(lines) + "\n" + tail
+    return _HEAD + "\n".join(lines) + "\n"
 
 
 def parsed(page: str) -> dict[tuple[str, str], dict[str, bool | None]]:
