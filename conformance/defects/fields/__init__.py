@@ -61,7 +61,7 @@ FIELDS: dict[str, Field] = {
     "guider_dtype": Field(sampling.guided, BF16, _X0),
     "rescale": Field(sampling.guided, BOTH, _X0),
     "av_timestep": Field(sampling.held_frame_velocity, BOTH, _DIT, case="image"),
-    "given_tokens": Field(sampling.softened_frame, BOTH, _X0, case="image"),
+    "given_tokens": Field(sampling.held_frame_x0, BOTH, _X0, case="image"),
     "image_fit": Field(model.fitted_picture, BOTH, ("image/pixels",), case="fitted"),
     "image_normal_dtype": Field(model.picture_latents, BF16, ("image/latents",), case="image"),
     "noiser": Field(sampling.noised, BOTH, _SECOND, case="two-stage", except_={"masked": BF16}),

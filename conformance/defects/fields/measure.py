@@ -68,7 +68,7 @@ def _short(pipeline: str, variant: str, picture: tuple[int, int] = (64, 128), **
     small |= {"text_tokens": 32, **changes}
     image = case.request.image
     if image is not None:
-        small["image"] = replace(image, height=picture[0], width=picture[1], crf=0, strength=0.7)
+        small["image"] = replace(image, height=picture[0], width=picture[1], crf=0)
     return replace(case, request=replace(case.request, **small))
 
 

@@ -35,15 +35,15 @@ def guided_batch(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
     return torch.cat([out["cond"], out["uncond"]])
 
 
-def _one_step(numerics: Numerics, dtype: torch.dtype, strength: float = 0.0) -> dict[str, torch.Tensor]:
-    """Taps of one unguided Euler step of the tiny DiT. strength: of a given frame, 0 for none."""
+def _one_step(numerics: Numerics, dtype: torch.dtype, *, held: bool = False) -> dict[str, torch.Tensor]:
+    """Taps of one unguided Euler step of the tiny DiT. held: with a given first frame."""
     model, probe = dit(dtype), Probe(depth="step")
     state_dtype = dtype if numerics.latent_dtype == "model" else torch.float32
     widths = {"video": model.config.width, "audio": model.config.audio_width}
     text = {"pos": {stream: draw(dtype, 1, 16, width, seed=2) for stream, width in widths.items()}}
     noise = {"video": draw(torch.float32, 1, 12, 128), "audio": draw(torch.float32, 1, 7, 128, seed=1)}
     frame = draw(torch.float32, 1, 128, 1, *SIZES.video[3:], seed=3)
-    given = ltx2_starts.given_frame(frame, strength, SIZES, numerics) if strength else None
+    given = ltx2_starts.given_frame(frame, 1.0, SIZES, numerics) if held else None
     plan = ltx2_stage.Plan(
         scales={"video": _OFF, "audio": _OFF}, stg_blocks=(), skip_v2a=False, frame_rate=24.0, sampler="euler"
     )
@@ -63,13 +63,12 @@ def _one_step(numerics: Numerics, dtype: torch.dtype, strength: float = 0.0) -> 
 
 def held_frame_velocity(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
     """Both streams of a forward whose video has tokens of another noise level."""
-    taps = _one_step(numerics, dtype, strength=1.0)
+    taps = _one_step(numerics, dtype, held=True)
     return torch.cat([taps[f"step.000/cond/velocity/{stream}"].flatten() for stream in ("video", "audio")])
 
 
-def softened_frame(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
-    """After a step with a frame that is given to 70 %."""
-    return _one_step(numerics, dtype, strength=0.7)["latents/final/video"]
+def held_frame_x0(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    return _one_step(numerics, dtype, held=True)["step.000/guided_x0/video"]
 
 
 def first_state(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
