@@ -12,14 +12,17 @@ import pytest
 import torch
 from engine_reference import CPU, DIFFUSERS, dit_inputs, engine_dit, tiny_case, tiny_request
 from torch.nn import functional
+from two_stage_cases import wanted
 
+from conformance.case import Override
 from conformance.defects.variants import with_numerics
 from conformance.errors import UnsupportedCase
 from conformance.generator import Probe
 from engine import backends, picks
 from engine.backends import attend, refusal
 from engine.generator import build
-from engine.numerics import choices
+from engine.models.ltx2.transformer import LTX2Transformer
+from engine.numerics import Numerics, choices
 from reference_impl.tiny.build import cached
 
 BF16 = torch.bfloat16
@@ -182,6 +185,21 @@ def test_the_field_reaches_every_attention_of_the_dit(monkeypatch: pytest.Monkey
     assert len(seen) == 2 * 6 * dit.config.num_layers
     assert not torch.equal(sdpa, math)
     assert float((sdpa - math).norm() / sdpa.norm()) < 2e-6
+
+
+def test_both_stages_run_the_backend_of_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = replace(wanted(), overrides=(Override(field="attention", value="math"),))
+    models: dict[int, set[str]] = {}
+    real = LTX2Transformer.forward
+
+    def spy(self: LTX2Transformer, inputs: Any, numerics: Numerics) -> Any:
+        models.setdefault(id(self), set()).add(numerics.attention)
+        return real(self, inputs, numerics)
+
+    monkeypatch.setattr(LTX2Transformer, "forward", spy)
+    ledger = build(cached("ltx-2.3"), str(CPU)).generate(case, Probe(depth="step")).ledger
+    assert list(models.values()) == [{"math"}, {"math"}]  # a transformer of its own for each strength of the LoRA
+    assert ledger["kernel"]["attention"] == "math"
 
 
 def test_the_ledger_of_a_case_says_what_ran() -> None:
