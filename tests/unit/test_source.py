@@ -197,6 +197,7 @@ def test_parts_without_a_checkpoint(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_run_from_an_official_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Through the command line; engine and reference read the folder that was unpacked."""
     case = "ltx-2/one-stage-t2v/unguided@single+diffusers-fp32"

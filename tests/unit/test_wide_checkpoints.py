@@ -96,6 +96,7 @@ def _stored(path: Path, key: str) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # gigabytes, on a disk that may be busy
 @pytest.mark.parametrize("model", MODELS)
 def test_a_folder(model: str, folder: Path) -> None:
     wide.write_configs(model, folder)
@@ -109,6 +110,7 @@ def test_a_folder(model: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # gigabytes, on a disk that may be busy
 @pytest.mark.parametrize("model", MODELS)
 def test_an_official_file(model: str, folder: Path) -> None:
     wide.write_configs(model, folder)

@@ -1,4 +1,4 @@
-"""Checkpoints of released widths and few layers: headers from the engine's modules on no device, bytes of any kind."""
+"""Checkpoints of released widths and few layers, as the engine's modules name and shape their tensors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from engine.models.ltx2.connectors import LTX2Connectors
 from engine.models.ltx2.transformer import LTX2Transformer
 
 Shapes = Mapping[str, tuple[int, ...]]
-_NOISE = torch.randint(0, 256, (2**20,), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-_BLOCK = _NOISE.numpy().tobytes()
+_NOISE = (
+    torch.randint(0, 256, (2**20,), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)).numpy().tobytes()
+)
+_MARK = 4096  # bytes
 
 _DIT: dict[str, Any] = {
     "in_channels": 128,
@@ -120,7 +122,10 @@ def write_text_encoder(folder: Path, *, width: int, layers: int, tokenizer: Path
 
 
 def write_weights(path: Path, tensors: Shapes, metadata: Mapping[str, str] | None = None) -> int:
-    """A safetensors file of bfloat16 tensors; returns the bytes of its tensors. Any bits will do."""
+    """A safetensors file of bfloat16 tensors; returns the bytes of its tensors.
+
+    Each begins with bits of its own. The rest are holes, which read as zeros and cost no disk.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
     end = 0
     for name, shape in tensors.items():
@@ -130,6 +135,9 @@ def write_weights(path: Path, tensors: Shapes, metadata: Mapping[str, str] | Non
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for start in range(0, end, len(_BLOCK)):
-            file.write(_BLOCK[: min(len(_BLOCK), end - start)])
+        for index, name in enumerate(tensors):
+            begin, last = header[name]["data_offsets"]
+            file.seek(8 + len(text) + begin)
+            file.write(_NOISE[index : index + min(_MARK, last - begin)])
+        file.truncate(8 + len(text) + end)
     return end
