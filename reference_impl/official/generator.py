@@ -144,9 +144,10 @@ def _encode(modules: Modules, request: Request, probe: Probe) -> dict[str, Any]:
 
 
 def _sampled(modules: Modules, stages: list[Stage], text: dict[str, Any], run: _Run) -> dict[str, Any]:
-    """Final states of the last stage: ``video`` and ``audio`` unpacked, and ``packed`` ones by stream."""
+    """Final states: ``video`` and ``audio`` unpacked, and ``packed`` ones by stream."""
     request, probe, dtype = run.case.request, run.probe, DTYPES[run.case.dtype]
     final, initial, lora = {}, None, stages[0].lora
+    heard: dict[str, Any] = {}
     for stage in stages:
         with probe.scope(stage.name) if stage.name else contextlib.nullcontext():
             probe.tap("sigmas", stage.sigmas)
@@ -158,10 +159,13 @@ def _sampled(modules: Modules, stages: list[Stage], text: dict[str, Any], run: _
             negative = text["neg"].video_encoding if "neg" in text and stage.guided else None
             with record(modules, probe, negative, stage.second_order):
                 final = run.api.denoise(modules, stage, request, text, dtype, probe, given=given, initial=initial)
+        if not heard or not run.api.AUDIO_OF_FIRST_STAGE:
+            heard = final
         if stage is not stages[-1]:
             video = upsample(final["video"], modules.video_encoder, modules.upsampler, probe)
             initial = {"video": video, "audio": final["audio"]}
-    return final
+    packed = {"video": final["packed"]["video"], "audio": heard["packed"]["audio"]}
+    return {"video": final["video"], "audio": heard["audio"], "packed": packed}
 
 
 def _resolved(case: Case, stages: list[Stage], folder: Path, probe: Probe) -> dict[str, Any]:

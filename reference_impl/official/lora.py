@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from conformance.errors import InputError, bad_field
+from reference_impl.official import versions
 
 _SIDES = (".lora_A.weight", ".lora_B.weight")
 
@@ -23,7 +24,7 @@ def merged(
 
     InputError for a LoRA that has a factor without its partner or for no weight, and for weights it cannot be added to.
     """
-    from ltx_core.loader import LTXV_LORA_COMFY_RENAMING_MAP, LoraStateDictWithStrength, StateDict, apply_loras
+    from ltx_core.loader import LTXV_LORA_COMFY_RENAMING_MAP, LoraStateDictWithStrength, StateDict
 
     # copies: out of the mapped file, whose alignment picks GEMMs
     factors = {
@@ -35,7 +36,7 @@ def merged(
         StateDict(sd=tensors, device=device, size=0, dtype={tensor.dtype for tensor in tensors.values()})
         for tensors in (weights, factors)
     )
-    return dict(apply_loras(model, [LoraStateDictWithStrength(lora, strength)], dtype=dtype).sd)
+    return dict(versions.installed().fused(model, LoraStateDictWithStrength(lora, strength), dtype).sd)
 
 
 def _check(factors: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,37 +15,29 @@ from reference_impl.official.stages import STREAMS
 _NORMS = {"norm_q": "q_norm", "norm_k": "k_norm"}
 
 
-@dataclass
-class TappedStep:
-    """An official diffusion step that records what it is given: the state and the guided x0 of each stream."""
-
-    inner: Any
-    probe: Probe
-    calls: int = 0
-
-    def step(self, sample: torch.Tensor, denoised_sample: torch.Tensor, sigmas: torch.Tensor, step_index: int) -> Any:
-        self.probe.tap(f"step.{step_index:03d}/guided_x0/{STREAMS[self.calls % 2]}", denoised_sample)
-        self.calls += 1
-        return self.inner.step(sample, denoised_sample, sigmas, step_index)
-
-
 def evaluation_tap(count: int, second_order: bool) -> str:
     """Tap of the model evaluation number ``count`` of a stage. res2s has two a step, and one at the end."""
     return step_tap(count // 2, mid=count % 2 == 1) if second_order else step_tap(count)
 
 
 def tapped(
-    denoise: Callable[..., tuple[torch.Tensor, torch.Tensor]], probe: Probe, second_order: bool
+    denoise: Callable[..., tuple[Any, Any]],
+    probe: Probe,
+    second_order: bool,
+    x0: Callable[[Any], torch.Tensor] = lambda result: result,
 ) -> Callable[..., Any]:
-    """A denoising function that records what it returns: guided x0, before given tokens are put back."""
+    """A denoising function that records what it returns: guided x0, before given tokens are put back.
+
+    x0: of the result for one stream.
+    """
     count = -1
 
-    def function(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def function(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         nonlocal count
         count += 1
         guided = denoise(*args, **kwargs)
-        for stream, x0 in zip(STREAMS, guided, strict=True):
-            probe.tap(f"{evaluation_tap(count, second_order)}/guided_x0/{stream}", x0)
+        for stream, result in zip(STREAMS, guided, strict=True):
+            probe.tap(f"{evaluation_tap(count, second_order)}/guided_x0/{stream}", x0(result))
         return guided
 
     return function

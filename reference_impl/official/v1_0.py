@@ -21,6 +21,7 @@ from reference_impl.official.taps import tapped
 
 PIPELINES: tuple[str, ...] = (*ONE_STAGE, *TWO_STAGE, *HQ)
 SKIPS_V2A = True
+AUDIO_OF_FIRST_STAGE = False
 
 
 def configured(configurator: Any, config: dict[str, Any]) -> Any:
@@ -131,6 +132,12 @@ def skipping_v2a(dit: nn.Module) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def fused(weights: Any, lora: Any, dtype: torch.dtype) -> Any:
+    from ltx_core.loader import apply_loras
+
+    return apply_loras(weights, [lora], dtype=dtype)
 
 
 def decode_video(latent: torch.Tensor, decoder: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from torch import nn
 from conformance.case import Request
 from conformance.generator import Probe
 from reference_impl.official.arguments import guiders
-from reference_impl.official.noise import InjectedNoise
-from reference_impl.official.stages import STREAMS, Stage
-from reference_impl.official.taps import TappedStep
+from reference_impl.official.noise import InjectedNoise, InjectedStepNoise
+from reference_impl.official.stages import HQ, ONE_STAGE, STREAMS, TWO_STAGE, Stage
+from reference_impl.official.taps import tapped
 
-PIPELINES: tuple[str, ...] = ("one-stage-t2v",)
+PIPELINES: tuple[str, ...] = (*ONE_STAGE, *TWO_STAGE, *HQ)
 SKIPS_V2A = False
+AUDIO_OF_FIRST_STAGE = True
 
 
 def configured(configurator: Any, config: dict[str, Any]) -> Any:
@@ -73,40 +75,76 @@ def denoise(
     given: Sequence[Any] = (),
     initial: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, Any]:
-    """The stage empties the transformer when it is done: ``modules`` run once."""
-    from ltx_core.components.diffusion_steps import EulerDiffusionStep
+    from ltx_core.components.diffusion_steps import EulerDiffusionStep, Res2sDiffusionStep
     from ltx_pipelines.utils.blocks import DiffusionStage
-    from ltx_pipelines.utils.denoisers import GuidedDenoiser
-    from ltx_pipelines.utils.samplers import euler_denoising_loop
     from ltx_pipelines.utils.types import ModalitySpec
 
     packed: dict[str, torch.Tensor] = {}
+    contexts = {stream: getattr(text["pos"], f"{stream}_encoding") for stream in STREAMS}
+    denoiser = tapped(
+        _denoiser(stage, request, text, contexts), probe, stage.second_order, lambda result: result.denoised
+    )
+    sampler = _res2s(dtype) if stage.second_order else _euler()
 
     def loop(**arguments: Any) -> Any:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
-            states = euler_denoising_loop(**arguments)
+            states = sampler(**arguments)
         packed.update({stream: state.latent for stream, state in zip(STREAMS, states, strict=True)})
         for stream in STREAMS:
             probe.tap(f"latents/final/{stream}", packed[stream])
         return states
 
-    contexts = {stream: getattr(text["pos"], f"{stream}_encoding") for stream in STREAMS}
-    size, device = stage.size, next(modules.transformer.parameters()).device
-    video, audio = DiffusionStage(_Loaded(modules.transformer.velocity_model), dtype, device)(
-        denoiser=GuidedDenoiser(*contexts.values(), *guiders(request, text)),
-        sigmas=stage.sigmas.to(device),
-        noiser=InjectedNoise(stage.noise, probe),
+    size, dit = stage.size, modules.transformer.velocity_model
+    device, weights = next(dit.parameters()).device, dit.state_dict()
+    sigmas = stage.sigmas.to(device)
+    start: dict[str, dict[str, Any]] = {stream: {} for stream in STREAMS}
+    for stream, latent in (initial or {}).items():
+        start[stream] = {"initial_latent": latent, "noise_scale": sigmas[0].item()}
+    video, audio = DiffusionStage(_Loaded(dit), dtype, device)(
+        denoiser=denoiser,
+        sigmas=sigmas,
+        noiser=InjectedNoise(stage.noise, probe, start=initial is not None),
         width=size.width,
         height=size.height,
         frames=size.frames,
         fps=size.fps,
-        video=ModalitySpec(context=contexts["video"]),
-        audio=ModalitySpec(context=contexts["audio"]),
-        stepper=TappedStep(EulerDiffusionStep(), probe),
+        video=ModalitySpec(context=contexts["video"], conditionings=list(given), **start["video"]),
+        audio=ModalitySpec(context=contexts["audio"], **start["audio"]),
+        stepper=Res2sDiffusionStep() if stage.second_order else EulerDiffusionStep(),
         loop=loop,
         max_batch_size=1,  # the pipelines' default: one branch after the other
     )
+    dit.load_state_dict(weights, assign=True)  # the stage empties the model that it is done with
     return {"video": video.latent, "audio": audio.latent, "packed": packed}
+
+
+def _denoiser(stage: Stage, request: Request, text: dict[str, Any], contexts: dict[str, torch.Tensor]) -> Any:
+    from ltx_pipelines.utils.denoisers import GuidedDenoiser, SimpleDenoiser
+
+    if stage.guided:
+        return GuidedDenoiser(*contexts.values(), *guiders(request, text))
+    return SimpleDenoiser(*contexts.values())
+
+
+def _euler() -> Any:
+    from ltx_pipelines.utils.samplers import euler_denoising_loop
+
+    return euler_denoising_loop
+
+
+def _res2s(dtype: torch.dtype) -> Any:
+    """The packages' loop. They run it in bfloat16 alone: a case of another dtype has to say so."""
+    from ltx_pipelines.utils import samplers
+
+    noise = InjectedStepNoise(samplers._get_new_noise)
+    return partial(samplers.res2s_audio_video_denoising_loop, new_noise_fn=noise, model_dtype=dtype)
+
+
+def fused(weights: Any, lora: Any, dtype: torch.dtype) -> Any:
+    """The builder casts the sum, which has the stored dtype of the weight, when it loads it."""
+    from ltx_core.loader.fuse_loras import apply_loras
+
+    return apply_loras(weights, [lora])
 
 
 def decode_video(latent: torch.Tensor, decoder: Any) -> tuple[torch.Tensor, torch.Tensor]:

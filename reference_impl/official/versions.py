@@ -20,17 +20,20 @@ class Version(Protocol):
     """The functions of a module ``v*``. B (1), F, H, W, C: outputs, frames, pixels, channels.
 
     PIPELINES: those that can be run. SKIPS_V2A: whether video-to-audio attention can be left out.
+    AUDIO_OF_FIRST_STAGE: of two stages, the first one's audio is heard.
     configured: a module of a configurator, from the configuration of a single file.
     text_encoder: over a Gemma of ``dtype`` and a tokenizer folder; prompts are padded to ``text_tokens``.
     encode: hidden states of every layer [1,T,D] and token mask [1,T], a pair each prompt, in order.
     denoise: final states: ``video`` and ``audio`` unpacked, and ``packed`` ones by stream. given: conditionings of the
         packages. initial: unpacked latents by stream that are noised to the first of the stage's levels.
+    fused: the ``StateDict`` of a transformer with a ``LoraStateDictWithStrength`` merged into it. dtype: the case's.
     decode_video: bytes [F,H,W,C], and values in [0,1] before they become bytes [B,F,H,W,C].
     decode_audio: the packages' ``Audio``. The vocoder may be left in another dtype.
     """
 
     PIPELINES: tuple[str, ...]
     SKIPS_V2A: bool
+    AUDIO_OF_FIRST_STAGE: bool
 
     def configured(self, configurator: Any, config: dict[str, Any]) -> Any: ...
 
@@ -50,6 +53,8 @@ class Version(Protocol):
         given: Sequence[Any] = (),
         initial: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, Any]: ...
+
+    def fused(self, weights: Any, lora: Any, dtype: torch.dtype) -> Any: ...
 
     def decode_video(self, latent: torch.Tensor, decoder: Any) -> tuple[torch.Tensor, torch.Tensor]: ...
 
