@@ -146,10 +146,21 @@ def delta(factors: Factors, strength: float, weight: torch.Tensor, numerics: Num
     return ((b.float() @ a.float()) * strength).to(weight.dtype)
 
 
+def added(factors: Factors, strength: float, weight: torch.Tensor, numerics: Numerics) -> torch.Tensor:
+    """``weight`` [O,I] with strength * B@A added, in its dtype, in which the sum is taken.
+
+    ``lora_delta_dtype`` bfloat16: factors, B*strength, product and sum are rounded to it (ltx-core 1.2.0).
+    """
+    if numerics.lora_delta_dtype != "bfloat16":
+        return weight + delta(factors, strength, weight, numerics)
+    a, b = (factor.to(weight.device, torch.bfloat16) for factor in (factors.a_RI, factors.b_OR))
+    return (weight + (b * strength) @ a).to(torch.bfloat16).to(weight.dtype)
+
+
 def merged(module: M, lora: Lora, strength: float, numerics: Numerics, component: str = "transformer") -> M:
     """A copy of ``module`` with the layers of ``component`` merged; all other tensors are shared with ``module``.
 
-    The sum is taken in the dtype of the weight. ``module`` stays as it was, so that another strength starts from it
+    ``module`` stays as it was, so that another strength starts from it
     again. InputError, before any work, names the
     first layer that ``module`` has not and the first of another shape.
     """
@@ -172,6 +183,6 @@ def merged(module: M, lora: Lora, strength: float, numerics: Numerics, component
     changed = {}
     for name, factors in layers.items():
         weight = weights[f"{name}.weight"]
-        changed[f"{name}.weight"] = weight + delta(factors, strength, weight, numerics)
+        changed[f"{name}.weight"] = added(factors, strength, weight, numerics)
     copied.load_state_dict(changed, strict=False, assign=True)
     return copied

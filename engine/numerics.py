@@ -75,7 +75,8 @@ class Numerics:
     vocoder_clamp: the 16 kHz stage of that vocoder is ``free``, or ``clamped`` to [-1, 1].
     resampler_dtype: dtype the taps of that vocoder's resampling filter are made in, ``model`` being the one the
         vocoder computes in, to which they are then rounded.
-    lora_delta_dtype: dtype in which a LoRA's product is computed, before it is rounded and added to the weights.
+    lora_delta_dtype: dtype in which a LoRA's product is computed, before it is rounded and added to the weights;
+        ``bfloat16`` rounds the sum as well, of a float32 model, too.
     upsample_dtype: dtype in which the statistics are taken off the latents before they are upsampled.
     second_given_frame: the second stage holds the first frame of the ``upsampled`` latents, or the picture ``encoded``
         at its own size.
@@ -86,6 +87,9 @@ class Numerics:
     sde_levels_dtype: dtype of the noise levels by which res2s mixes in the noise after a whole step.
     res2s_coefficients: dtype of the second-order coefficients.
     midpoint_dtype: the second evaluation of a res2s step and its x0 read the midpoint in this dtype.
+    midpoint_level: dtype in which the noise level of that evaluation is multiplied to a timestep of every token.
+    second_memory: the video state that a second stage starts from lies in memory as its ``noise`` does, or as the
+        upsampled ``latents`` do, channels slowest.
     """
 
     rope_grid_dtype: Literal["float64", "float32"]
@@ -120,7 +124,7 @@ class Numerics:
     vocoder_dtype: Dtype
     vocoder_clamp: Literal["free", "clamped"]
     resampler_dtype: Dtype
-    lora_delta_dtype: Dtype
+    lora_delta_dtype: Literal["float32", "model", "bfloat16"]
     upsample_dtype: Dtype
     second_given_frame: Literal["upsampled", "encoded"]
     audio_handoff: Literal["direct", "round-trip"]
@@ -129,6 +133,8 @@ class Numerics:
     sde_levels_dtype: Wide
     res2s_coefficients: Wide
     midpoint_dtype: WideOrModel
+    midpoint_level: Wide
+    second_memory: Literal["noise", "latents"]
 
     def __post_init__(self) -> None:
         allowed = choices()
@@ -181,6 +187,8 @@ class Numerics:
             sde_levels_dtype="float32",
             res2s_coefficients="float64",
             midpoint_dtype="model",
+            midpoint_level="float32",
+            second_memory="noise",
         )
 
     @classmethod
@@ -228,6 +236,8 @@ class Numerics:
             sde_levels_dtype="float32",
             res2s_coefficients="float64",
             midpoint_dtype="model",
+            midpoint_level="float32",
+            second_memory="noise",
         )
 
     @classmethod
@@ -241,6 +251,9 @@ class Numerics:
             noiser="lerp",
             vocoder_dtype="float32",
             audio_stage="first",
+            lora_delta_dtype="bfloat16",
+            midpoint_level="float64",
+            second_memory="latents",
         )
 
 

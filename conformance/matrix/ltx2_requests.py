@@ -118,35 +118,38 @@ def _from_image() -> Iterator[Row]:
     def row(variant: str, request: Request, *numerics: str) -> Row:
         return Row(pipeline="one-stage-ti2v", variant=variant, request=request, numerics=numerics)
 
-    base, both = replace(_base(), num_frames=9, image=_picture("blocks", 128, 192)), (DIFFUSERS, OFFICIAL)
-    yield row("unguided", base, *both)
-    yield row("all-guidance", _all_guidance(base), *both)
+    base, every = (
+        replace(_base(), num_frames=9, image=_picture("blocks", 128, 192)),
+        (DIFFUSERS, OFFICIAL, OFFICIAL_NEW),
+    )
+    yield row("unguided", base, *every)
+    yield row("all-guidance", _all_guidance(base), *every)
     odd: dict[str, Any] = {"height": 96, "width": 160, "num_frames": 17}
-    yield row("cfg-crf33-odd", replace(_cfg(base), **odd, image=_picture("rings", 96, 160, crf=33)), *both)
-    yield row("cfg-fitted", replace(_cfg(base), image=_picture("rings", 150, 210)), *both)
+    yield row("cfg-crf33-odd", replace(_cfg(base), **odd, image=_picture("rings", 96, 160, crf=33)), *every)
+    yield row("cfg-fitted", replace(_cfg(base), image=_picture("rings", 150, 210)), *every)
     soft = _picture("blocks", 90, 170, crf=33, strength=0.7)
-    yield row("cfg-strength", replace(_cfg(base), image=soft), OFFICIAL)
+    yield row("cfg-strength", replace(_cfg(base), image=soft), OFFICIAL, OFFICIAL_NEW)
 
 
 def _two_stage() -> Iterator[Row]:
     def row(pipeline: str, variant: str, request: Request, *numerics: str) -> Row:
         return Row(pipeline=f"two-stage-{pipeline}", variant=variant, request=request, numerics=numerics)
 
-    both = (DIFFUSERS, OFFICIAL)
+    every = (DIFFUSERS, OFFICIAL, OFFICIAL_NEW)
     second = SecondStage(sigmas=DISTILLED, lora_first=0.0, lora_second=1.0)
     base = replace(_base(), num_frames=9, second=second)
     adapted = replace(second, lora_first=0.25, lora_second=0.5)
-    yield row("t2v", "cfg", _cfg(base), *both)
+    yield row("t2v", "cfg", _cfg(base), *every)
     wide: dict[str, Any] = {"height": 192, "width": 128, "num_frames": 17, "seed": 3, "second": adapted}
-    yield row("t2v", "all-guidance-adapted", replace(_all_guidance(base), **wide), *both)
-    yield row("ti2v", "cfg-crf33", replace(_cfg(base), image=_picture("rings", 150, 210, crf=33)), *both)
+    yield row("t2v", "all-guidance-adapted", replace(_all_guidance(base), **wide), *every)
+    yield row("ti2v", "cfg-crf33", replace(_cfg(base), image=_picture("rings", 150, 210, crf=33)), *every)
     # steps of the released pipeline's size in noise level, so that anchors are refined in some of them
     many: dict[str, Any] = {"steps": 8, "second": replace(second, lora_first=0.25, lora_second=0.5)}
-    yield row("hq-t2v", "cfg-own-schedule", replace(_cfg(base), **many, sigmas=None), OFFICIAL)
+    yield row("hq-t2v", "cfg-own-schedule", replace(_cfg(base), **many, sigmas=None), *every[1:])
     levels = sigmas(6, 4096)
     image = _picture("blocks", 100, 170, crf=33, strength=0.8)
     guided = replace(_all_guidance(base), steps=6, sigmas=levels, image=image, second=adapted)
-    yield row("hq-ti2v", "all-guidance-strength", guided, OFFICIAL)
+    yield row("hq-ti2v", "all-guidance-strength", guided, *every[1:])
 
 
 def rows() -> Iterator[Row]:

@@ -74,8 +74,8 @@ class _Denoiser:
         text = {stream: torch.cat([self.text[prompt][stream] for prompt in prompts]) for stream in STREAMS}
         bounds = {stream: self.bounds[stream].repeat(count, 1, 1, 1) for stream in STREAMS}
         rows = packed["video"].shape[0]
-        # a level in float64, of a half step, reaches tokens rounded and whole entries unrounded
-        level = (sigma.float() * _TIMESTEP_SCALE).expand(rows)
+        # a level in float64, of a half step, reaches whole entries unrounded, tokens as the numerics say
+        level = timestep(sigma, self.numerics).expand(rows)
         per_token = self.numerics.timestep_shape == "token"
         times = {
             stream: level[:, None].expand(-1, packed[stream].shape[1]) if per_token else level for stream in STREAMS
@@ -83,7 +83,7 @@ class _Denoiser:
         if self.given is not None:
             noisy_BT = self.given.mask_BT1[..., 0].repeat(count, 1)
             # the order of the two factors, where a mask is neither 0 nor 1
-            blended = noisy_BT * sigma.float() * _TIMESTEP_SCALE
+            blended = (noisy_BT * token_level(sigma, self.numerics)[:, None] * _TIMESTEP_SCALE).float()
             times["video"] = blended if self.blended is not None else level[:, None] * noisy_BT
         masked = self.numerics.text_mask == "zeros"
         ones = torch.ones(text["video"].shape[:2], dtype=torch.int64, device=level.device)
@@ -125,11 +125,21 @@ class _Denoiser:
         for stream, velocity in self.velocities(step, state, sigma).items():
             level = sigma.float()
             if stream == "video" and self.blended is not None:
-                level = self.blended.mask_BT1 * level
+                level = (self.blended.mask_BT1 * token_level(sigma, self.numerics)[:, None, None]).float()
             x0 = {name: euler.to_x0(state[stream], v, level, rounded) for name, v in velocity.items()}
             out[stream] = guidance.combine(x0, self.plan.scales[stream], self.numerics, self.dtype)
             self.probe.tap(f"{step}/guided_x0/{stream}", out[stream])
         return out
+
+
+def token_level(sigma: torch.Tensor, numerics: Numerics) -> torch.Tensor:
+    """The noise level [1] that every token's own is a share of: not a scalar, so that its dtype counts."""
+    return (sigma if numerics.midpoint_level == "float64" else sigma.float()).reshape(1)
+
+
+def timestep(sigma: torch.Tensor, numerics: Numerics) -> torch.Tensor:
+    """Timestep [1] of tokens that are noise alone, float32."""
+    return (token_level(sigma, numerics) * _TIMESTEP_SCALE).float()
 
 
 def _dtype(choice: str, model: torch.dtype) -> torch.dtype:

@@ -6,6 +6,7 @@ Legend: B prompts, T tokens of a stream, C latent channels, F H W latent frames,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -59,13 +60,15 @@ def from_latents(
 ) -> dict[str, torch.Tensor]:
     """States [B,T,C] of ``dtype``: ``start`` noised to ``level``, each stream in its own dtype."""
     video = start["video"]
-    if given is not None:
+    if given is not None and numerics.noiser != "lerp":
         video = torch.where(given.mask_BT1 < 1, given.clean_BTC.to(video.dtype), video)
     for stream, state in (("video", video), ("audio", start["audio"])):
         probe.tap(f"start/{stream}", state)
     mixed = noised(video, noise["video"], level, numerics, given)
-    # noise of text-to-video is drawn for packed latents here: its memory is that of tokens
-    mixed = mixed.contiguous() if given is None else _laid_out(mixed, latents, numerics)
+    if numerics.second_memory == "latents":
+        mixed = _laid_out(mixed, latents, replace(numerics, token_memory="view"))
+    else:  # noise of text-to-video is drawn for packed latents here: its memory is that of tokens
+        mixed = mixed.contiguous() if given is None else _laid_out(mixed, latents, numerics)
     audio = noised(start["audio"], noise["audio"], level, numerics)
     return {"video": mixed.to(dtype), "audio": audio.to(dtype)}
 

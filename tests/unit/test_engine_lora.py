@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from conformance.errors import InputError, ReferenceMissing
 from engine import lora
 from engine.models.ltx2 import mapping
-from engine.numerics import Numerics
+from engine.numerics import PRESETS, Numerics
 from reference_impl.diffusers_load import load
 from reference_impl.official import packages
 from reference_impl.tiny import official_file
@@ -63,8 +63,9 @@ def test_is_bitwise_the_official_merge(model: str, dtype: torch.dtype, strength:
         version = packages.install()
     except ReferenceMissing as missing:
         pytest.skip(str(missing))
-    if version != "1.0.0":
+    if f"official-{version}" not in PRESETS:
         pytest.skip(f"the packages are of version {version}")
+    numerics = PRESETS[f"official-{version}"]()
     from ltx_core.loader.sd_ops import LTXV_LORA_COMFY_RENAMING_MAP
     from ltx_core.loader.single_gpu_model_builder import SingleGPUModelBuilder
     from ltx_core.model.transformer import LTXV_MODEL_COMFY_RENAMING_MAP, LTXModelConfigurator
@@ -77,7 +78,7 @@ def test_is_bitwise_the_official_merge(model: str, dtype: torch.dtype, strength:
     built = builder.lora(str(tiny(model)), strength, LTXV_LORA_COMFY_RENAMING_MAP).build(device=CPU, dtype=dtype)
     root = "model.diffusion_model."
     theirs = {mapping.diffusers_name(root + key)[1]: value for key, value in built.state_dict().items()}
-    assert same(lora.merged(engine_dit(model, dtype), lora.read(tiny(model)), strength, OFFICIAL).state_dict(), theirs)
+    assert same(lora.merged(engine_dit(model, dtype), lora.read(tiny(model)), strength, numerics).state_dict(), theirs)
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.6])
@@ -118,6 +119,22 @@ def test_roundings_against_float64(model: str) -> None:
     assert differs["once"] / count < 1e-3
     assert differs["twice"] / count < 1e-3
     assert differs["both"] / count > 0.02
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bfloat16_rounds_factors_product_and_sum(dtype: torch.dtype, tmp_path: Path) -> None:
+    numerics = replace(OFFICIAL, lora_delta_dtype="bfloat16")
+    base = engine_dit("ltx-2.3", dtype)
+    name = "transformer_blocks.0.attn1.to_q"
+    weight = base.get_submodule(name).weight
+    for path, rounds in ((tiny(), False), (wide("ltx-2.3", tmp_path), True)):
+        factors = lora.read(path).layers["transformer"][name]
+        b, a = (factor.bfloat16() for factor in (factors.b_OR, factors.a_RI))
+        expected = (weight.bfloat16() + (b * 0.6) @ a).to(dtype)
+        found = lora.merged(base, lora.read(path), 0.6, numerics).get_submodule(name).weight
+        assert torch.equal(found, expected)
+        old = lora.merged(base, lora.read(path), 0.6, OFFICIAL).get_submodule(name).weight
+        assert torch.equal(found, old) == (dtype == torch.bfloat16 and not rounds)
 
 
 def test_a_float32_model_gets_the_rounding_of_its_reference() -> None:

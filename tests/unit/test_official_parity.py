@@ -25,6 +25,7 @@ from conformance.case import Guidance
 from conformance.errors import ReferenceMissing
 from conformance.generator import Probe
 from conformance.handshake import handshake
+from conformance.matrix import all_cases
 from engine.generator import build as build_engine
 from engine.numerics import PRESETS, choices, preset
 from engine.sampling import euler, guidance
@@ -71,6 +72,24 @@ def test_whole_cases_are_equal_bit_for_bit(model: str, changes: dict[str, Any], 
     assert np.array_equal(engine.frames_float, official.frames_float)
     assert np.array_equal(engine.audio, official.audio)
     assert engine.audio_rate == official.audio_rate
+    assert all(torch.equal(engine.latents[stream], official.latents[stream]) for stream in ("video", "audio"))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "request_of",
+    ["one-stage-ti2v/cfg-strength", "two-stage-t2v/all-guidance-adapted", "two-stage-hq-ti2v/all-guidance-strength"],
+)
+def test_given_frames_and_second_stages_are_equal_bit_for_bit(request_of: str, dtype: str) -> None:
+    (case,) = (case for case in all_cases() if case.id == f"ltx-2.3/{request_of}@single+{NAME}-{dtype}")
+    mine, theirs = Probe(), Probe()
+    engine = build_engine(cached("ltx-2.3"), "cpu").generate(case, mine)
+    official = generator.build(cached("ltx-2.3"), "cpu").generate(case, theirs)
+    assert mine.trace.keys() == theirs.trace.keys()
+    assert [name for name, tap in mine.trace.items() if tap.sha256 != theirs.trace[name].sha256] == []
+    assert handshake(engine.resolved, official.resolved) is None
+    assert np.array_equal(engine.frames, official.frames)
+    assert np.array_equal(engine.audio, official.audio)
     assert all(torch.equal(engine.latents[stream], official.latents[stream]) for stream in ("video", "audio"))
 
 

@@ -65,7 +65,7 @@ FIELDS: dict[str, Field] = {
     "image_fit": Field(model.fitted_picture, BOTH, ("image/pixels",), case="fitted"),
     "image_normal_dtype": Field(model.picture_latents, BF16, ("image/latents",), case="image"),
     "noiser": Field(sampling.noised, BOTH, _SECOND, case="two-stage", except_={"masked": BF16}),
-    "lora_delta_dtype": Field(sampling.lora_delta, BOTH, ("stage.1/step.000/*/velocity/*",), case="two-stage"),
+    "lora_delta_dtype": Field(sampling.merged_weight, BOTH, ("stage.1/step.000/*/velocity/*",), case="two-stage"),
     "upsample_dtype": Field(sampling.upsampler_input, BF16, ("upsample/input",), case="two-stage"),
     "second_given_frame": Field(None, BOTH, ("stage.2/start/video",), case="two-stage-image"),
     "audio_handoff": Field(sampling.handed_over, BOTH, ("stage.2/start/audio",), case="two-stage"),
@@ -82,4 +82,6 @@ FIELDS: dict[str, Field] = {
     "sde_levels_dtype": Field(sampling.res2s_states, FP32, _RES2S, case="res2s"),
     "res2s_coefficients": Field(sampling.second_order_weights, BOTH, _RES2S, case="res2s"),
     "midpoint_dtype": Field(sampling.res2s_states, BOTH, _RES2S, case="res2s"),
+    "midpoint_level": Field(sampling.half_step_timesteps, BOTH, _RES2S, case="res2s"),
+    "second_memory": Field(sampling.second_start, BF16, ("stage.2/step.000/*/velocity/*",), case="two-stage"),
 }

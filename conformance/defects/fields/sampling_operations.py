@@ -142,10 +142,24 @@ def res2s_states(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
     return torch.cat((*asked, *(x.double().flatten() for x in end.values())))
 
 
-def lora_delta(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
-    """Of factors stored in bf16."""
+def merged_weight(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    """With factors stored in bf16."""
     factors = lora.Factors(a_RI=draw(torch.bfloat16, 8, 64), b_OR=draw(torch.bfloat16, 96, 8, seed=1))
-    return lora.delta(factors, 0.8, draw(dtype, 96, 64, seed=2), numerics)
+    return lora.added(factors, 0.8, draw(dtype, 96, 64, seed=2), numerics)
+
+
+def second_start(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    """First layer of the DiT on what a second stage starts from."""
+    tokens = {"video": positions.pack_video(draw(dtype, *SIZES.video), numerics), "audio": draw(dtype, 1, 7, 128)}
+    noise = {"video": draw(dtype, 1, 12, 128, seed=1), "audio": draw(dtype, 1, 7, 128, seed=2)}
+    state = ltx2_starts.from_latents(tokens, noise, 0.9, None, SIZES, numerics, dtype, Probe(depth="step"))
+    return dit(dtype).proj_in(state["video"])
+
+
+def half_step_timesteps(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    """Of levels that are a root of two others, as of half a res2s step."""
+    levels = torch.sqrt(torch.linspace(0.2, 1.0, 50, dtype=torch.float64) * 0.9)
+    return torch.cat([ltx2_stage.timestep(level, numerics) for level in levels])
 
 
 def upsampler_input(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
