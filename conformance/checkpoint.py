@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from conformance import environment
+from conformance.case import Request
 from conformance.errors import InputError
 from conformance.jsonio import digest as json_digest
-from conformance.jsonio import read_json
+from conformance.jsonio import read_json, write_json
 from conformance.tensorfile import PICKLES, Tensor, read_header
 
 # Component folder -> its configuration files and the stem of its weight files (None: no weights).
@@ -34,6 +36,8 @@ OPTIONAL: dict[str, tuple[tuple[str, ...], str | None]] = {
 INDEX = "model_index.json"
 # The distilled LoRA, one file beside the component folders, and its name among the digests.
 LORA, LORA_FILES = "distilled_lora", "*distilled-lora*"
+# Hashing more than this takes longer than a process should pay again.
+KEPT_FROM = 2**30
 # Who wrote a configuration, and from where: no part of what it configures.
 _BOOKKEEPING = ("_name_or_path", "_diffusers_version", "transformers_version")
 
@@ -90,7 +94,8 @@ def digests(folder: Path, *, optional: tuple[str, ...] = ()) -> dict[str, str]:
 
     Content is each tensor's name, dtype, shape and bytes and each configuration's canonical JSON: neither the order of
     tensors, nor sharding, nor the layout of a safetensors header, nor the version that wrote a configuration counts.
-    Computed once a process while the files' sizes and times stay the same. InputError as in :func:`verify`.
+    Computed once a process while the files' sizes and times stay the same, and once a machine for a checkpoint of more
+    than ``KEPT_FROM`` bytes. InputError as in :func:`verify`.
     """
     verify(folder)
     stamp = tuple(
@@ -98,17 +103,36 @@ def digests(folder: Path, *, optional: tuple[str, ...] = ()) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     )
-    key = (folder.resolve(), optional, stamp)
+    key = json_digest([str(folder.resolve()), optional, stamp])
     if key not in _cache:
-        parts = {name: _component_digest(folder, name) for name in COMPONENTS}
-        parts |= {name: _lora_digest(folder) if name == LORA else _component_digest(folder, name) for name in optional}
-        _cache[key] = parts | {"model_index": json_digest(_config(folder, INDEX))}
+        kept = environment.cache_root() / "digests" / f"{key}.json"
+        large = sum(size for _, size, _ in stamp) > KEPT_FROM
+        _cache[key] = read_json(kept) if large and kept.is_file() else _digests(folder, optional)
+        if large:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, _cache[key])
     return dict(_cache[key])
 
 
+def _digests(folder: Path, optional: tuple[str, ...]) -> dict[str, str]:
+    parts = {name: _component_digest(folder, name) for name in COMPONENTS}
+    parts |= {name: _lora_digest(folder) if name == LORA else _component_digest(folder, name) for name in optional}
+    return parts | {"model_index": json_digest(_config(folder, INDEX))}
+
+
 def digest(folder: Path) -> str:
-    """One sha256 over :func:`digests`."""
-    return json_digest(digests(folder))
+    """One sha256 over :func:`digests` of everything that is there."""
+    present = [name for name in OPTIONAL if (folder / name).exists()]
+    present += [LORA] if any(folder.glob(f"{LORA_FILES}.safetensors")) else []
+    return json_digest(digests(folder, optional=tuple(present)))
+
+
+def needed(request: Request) -> tuple[str, ...]:
+    """What a request reads of that which a checkpoint may have: the argument ``optional`` of :func:`digests`."""
+    if request.second is None:
+        return ()
+    merges = request.second.lora_first > 0 or request.second.lora_second > 0
+    return (*OPTIONAL, LORA) if merges else (*OPTIONAL,)
 
 
 def dtypes(folder: Path, component: str) -> dict[str, str]:
@@ -116,7 +140,7 @@ def dtypes(folder: Path, component: str) -> dict[str, str]:
     return {name: tensor.dtype for name, tensor in _component(folder, component).items()}
 
 
-_cache: dict[tuple[Path, tuple[str, ...], tuple[tuple[str, int, int], ...]], dict[str, str]] = {}
+_cache: dict[str, dict[str, str]] = {}
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def _reference(job: Job, report: Report) -> Sample:
     return store.get(
         stored_as(job),
         kind="self" if job.reference == "self" else reference_of(job.case),
-        checkpoint=checkpoint.digests(Path(job.checkpoint)),
+        checkpoint=checkpoint.digests(Path(job.checkpoint), optional=checkpoint.needed(job.case.request)),
         ledger=environment.ledger(job.device),
     )
 
@@ -278,7 +278,7 @@ def build_ground_truth(argument: tuple[Job, str], report: Report) -> str:
         sample,
         kind=job.reference,
         generator=spec,
-        checkpoint=checkpoint.digests(Path(job.checkpoint)),
+        checkpoint=checkpoint.digests(Path(job.checkpoint), optional=checkpoint.needed(job.case.request)),
         ledger=sample.ledger,
         reason=reason,
     )

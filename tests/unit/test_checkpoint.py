@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from conformance import checkpoint
 from conformance.errors import InputError
+from conformance.matrix import all_cases
 
 TENSORS: dict[str, tuple[str, list[int], bytes]] = {
     "a.weight": ("F32", [2, 2], bytes(range(16))),
@@ -265,3 +267,37 @@ def test_digests_are_computed_once_while_files_stay(folder: Path, monkeypatch: p
     patch_json(folder / "vae" / "config.json", width=5)
     checkpoint.digests(folder)
     assert len(calls) == 2 * len(checkpoint.COMPONENTS)
+
+
+def test_a_large_checkpoint_is_hashed_once_a_machine(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONFORMANCE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(checkpoint, "KEPT_FROM", 0)
+    expected = checkpoint.digests(folder)
+    checkpoint._cache.clear()  # another process
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_digests", lambda *_: pytest.fail("hashed again"))
+        assert checkpoint.digests(folder) == expected
+    checkpoint._cache.clear()
+    config = folder / "vae" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"other": 1,', 1))
+    assert checkpoint.digests(folder)["vae"] != expected["vae"]
+
+
+def test_everything_that_is_there_identifies_a_checkpoint(folder: Path) -> None:
+    seen = [checkpoint.digest(folder)]
+    for add in (add_upsampler, add_lora):
+        add(folder)
+        seen.append(checkpoint.digest(folder))
+    assert len(set(seen)) == 3
+
+
+def test_what_a_request_needs() -> None:
+    cases = {case.id.split("@")[0]: case.request for case in all_cases()}
+    assert checkpoint.needed(cases["ltx-2/one-stage-t2v/cfg"]) == ()
+    request = cases["ltx-2/two-stage-t2v/cfg"]
+    assert checkpoint.needed(request) == ("latent_upsampler", "distilled_lora")
+    assert request.second is not None
+    plain = replace(request, second=replace(request.second, lora_first=0.0, lora_second=0.0))
+    assert checkpoint.needed(plain) == ("latent_upsampler",)
