@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from conformance.errors import InputError, UnsupportedCase
 from conformance.generator import Probe
 from conformance.matrix import all_cases, select
 from conformance.overrides import Changes, depart, origin
+from conformance.worker import stored_as
 from engine import numerics
 from engine.generator import Engine, build
 from engine.numerics import PRESETS, choices, preset, resolve
@@ -211,6 +213,13 @@ def test_every_case_of_the_matrix_is_its_own_origin_and_found_again_when_changed
         assert by_line(CASES[picked], *words) == made
     stranger = replace(PLAIN, variant="unheard-of")
     assert origin(stranger) == (stranger.id, [])
+
+
+def test_a_stored_reference_is_that_of_the_case_without_overrides() -> None:
+    made = by_line(PLAIN, "--set", "attention=math", "--kernels", "on")
+    stored, accepted = (cast(Any, SimpleNamespace(case=made, reference=which)) for which in ("stored", "self"))
+    assert stored_as(stored) == replace(PLAIN, kernels="on")
+    assert stored_as(accepted) == made, "the engine's accepted output is of what it was asked to do"
 
 
 @pytest.mark.parametrize(
