@@ -251,7 +251,8 @@ def test_the_name_of_a_file_is_text_on_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "conformance.runner.prepare_checkpoints", lambda models, options: dict.fromkeys(models, ("/none", "0"))
+        "conformance.runner.prepare_checkpoints",
+        lambda models, options, on_place: dict.fromkeys(models, ("/none", "0")),
     )
     path = save(tmp_path / "<img src=x onerror=alert(1)>.png", format="PNG")
     words = ["run", IMAGED[0].id, "--image", str(path), "--out", str(tmp_path / "out"), "--engine", "fakes:good"]
