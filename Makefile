@@ -4,13 +4,17 @@ VENV ?= .venv
 OUT ?= out
 BIN := $(VENV)/bin
 
-.PHONY: conformance test check format install official clean
+.PHONY: conformance test test-slow check format install official clean
 
 conformance: install
 	$(BIN)/conformance run --out $(OUT)
 
+# one worker a core; files stay whole, so that what a file loads is loaded once
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile -m 'not slow'
+
+test-slow: install
+	$(BIN)/pytest -n auto -m slow
 
 check: install
 	$(BIN)/ruff format --check .
