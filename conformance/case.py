@@ -6,14 +6,12 @@ validated on construction, hashable, and round trip through JSON (``as_dict`` / 
 
 from __future__ import annotations
 
-import math
 import re
-import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Self
 
-from conformance.errors import InputError, bad_field
+from conformance.checked import Checked
+from conformance.errors import bad_field
 from conformance.jsonio import digest
 
 DTYPES = ("fp32", "bf16")
@@ -23,59 +21,8 @@ QUANTIZATIONS = ("checkpoint", "none", "fp8-cast")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
-def _check_type(where: str, name: str, value: Any, hint: Any) -> Any:
-    """``value`` as ``hint``; lists become tuples, dicts become dataclasses. InputError when it does not fit."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return value if isinstance(value, hint) else _build(hint, value, f"{where}.{name}")
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise bad_field(where, name, value, "a list")
-        return tuple(_check_type(where, f"{name}[{i}]", item, args[0]) for i, item in enumerate(value))
-    if type(None) in args:
-        return None if value is None else _check_type(where, name, value, args[0])
-    if hint is float and type(value) is int:
-        value = float(value)
-    if type(value) is not hint:
-        raise bad_field(where, name, value, f"of type {hint.__name__}")
-    if hint is float and not math.isfinite(value):
-        raise bad_field(where, name, value, "a finite number")
-    return value
-
-
-def _build(cls: Any, data: Any, where: str) -> Any:
-    if not isinstance(data, dict):
-        raise InputError(f"{where}: expected an object, got {data!r}")
-    names = {field.name for field in fields(cls)}
-    for problem, keys in (("unknown", data.keys() - names), ("missing", names - data.keys())):
-        if keys:
-            raise InputError(f"{where}: {problem} field {sorted(keys)[0]!r}; fields are {sorted(names)}")
-    return cls(**data)
-
-
-class _Checked:
-    """Type checks by the class's own annotations, before the class's ``_validate``."""
-
-    def __post_init__(self) -> None:
-        where = type(self).__name__.lower()
-        for name, hint in typing.get_type_hints(type(self)).items():
-            object.__setattr__(self, name, _check_type(where, name, getattr(self, name), hint))
-        self._validate(where)
-
-    def _validate(self, where: str) -> None:
-        """Checks beyond types; InputError names field, value and what was expected."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(typing.cast(Any, self))
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Self:
-        """The inverse of ``as_dict``. InputError on unknown, missing or ill-typed fields."""
-        return typing.cast(Self, _build(cls, data, cls.__name__.lower()))
-
-
 @dataclass(frozen=True, kw_only=True)
-class Guidance(_Checked):
+class Guidance(Checked):
     """Guidance of one modality. 1.0 turns ``cfg`` and ``modality`` off, 0.0 turns ``stg`` and ``rescale`` off."""
 
     cfg: float
@@ -92,7 +39,7 @@ class Guidance(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageCondition(_Checked):
+class ImageCondition(Checked):
     """A given first frame, one picture for all outputs.
 
     picture: name of one that the harness draws (``PICTURES``), or ``sha256:`` and the digits of a file that the run was
@@ -120,7 +67,7 @@ class ImageCondition(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondStage(_Checked):
+class SecondStage(Checked):
     """Refinement of a clip that was first generated at half its height and width, and then upsampled.
 
     sigmas: the noise levels of its steps (the final 0 is implied); the first is also the share of noise that the
@@ -149,7 +96,7 @@ def check_sigmas(where: str, sigmas: tuple[float, ...]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(_Checked):
+class Request(Checked):
     """What to generate. One output per entry of ``prompts``.
 
     height, width: pixels of the output. num_frames: 8k+1. frame_rate: frames per second. text_tokens: length that
@@ -219,7 +166,7 @@ class Request(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout(_Checked):
+class Layout(Checked):
     """Ranks along each parallel axis. One device is ``Layout.single()``, named ``single``."""
 
     tp: int
@@ -259,7 +206,7 @@ class Layout(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Override(_Checked):
+class Override(Checked):
     """One rounding decision that departs from the case's preset: a field of ``Numerics`` and its value."""
 
     field: str
@@ -267,7 +214,7 @@ class Override(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case(_Checked):
+class Case(Checked):
     """One point of the matrix: model, pipeline, variant, layout, rounding decisions, dtype and request.
 
     numerics: the name of a preset of ``engine.numerics``, which is also the reference it claims to match.
