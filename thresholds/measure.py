@@ -182,6 +182,7 @@ def main() -> int:
             for number, case in enumerate(cases.values())
         ]
         jobs = 1 if options.device == "cuda" else len(os.sched_getaffinity(0))
+        others = _others(options.path, device, cases)
         with progress(len(tasks), "cases") as (done, place):
             for outcome in run_tasks(tasks, jobs=jobs, on_place=place):
                 if outcome.kind != "done":
@@ -190,11 +191,11 @@ def main() -> int:
                     continue
                 made = entry(cases[outcome.key], *outcome.value, owner=options.owner, device=device)
                 entries.append(made)
+                write(options.path, [*others, *entries], Cohort(device=device, name=device))
                 done(_line(made))
     if failed:
-        print(f"{len(failed)} cases could not be measured; nothing was written", file=sys.stderr)
+        print(f"{len(failed)} cases could not be measured: {', '.join(failed)}", file=sys.stderr)
         return 3
-    write(options.path, [*_others(options.path, device, cases), *entries], Cohort(device=device, name=device))
     return 0
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from conformance.case import DTYPES
+from conformance.case import DTYPES, QUANTIZATIONS
 from conformance.errors import InputError, bad_field
 from conformance.jsonio import jsonable
 from thresholds.bounds import Bound, finite
@@ -30,8 +30,10 @@ from thresholds.bounds import Bound, finite
 SCHEMA = "conformance.thresholds/1"
 MIN_SAMPLES = 3
 _CASE = re.compile(
-    rf"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*){{2}}@[a-z0-9-]+\+[a-z0-9][a-z0-9.-]*-({'|'.join(DTYPES)})(\+kernels)?"
+    rf"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*){{2}}@[a-z0-9-]+\+[a-z0-9][a-z0-9.-]*-({'|'.join(DTYPES)})"
+    rf"(\+({'|'.join(QUANTIZATIONS)}))?(\+kernels)?"
 )
+_CASE_FORM = "<model>/<pipeline>/<variant>@<layout>+<numerics>-<dtype>[+<quantization>][+kernels]"
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _COHORT = ("device", "dtype", "torch", "diffusers")
 
@@ -120,7 +122,7 @@ def _entry(data: Any, cohort: Cohort, place: str, file: str) -> Entry:
     case = text(item["case"], place, "case")
     match = _CASE.fullmatch(case)
     if not match:
-        raise bad_field(place, "case", case, "<model>/<pipeline>/<variant>@<layout>+<numerics>-<dtype>[+kernels]")
+        raise bad_field(place, "case", case, _CASE_FORM)
     where = f"{file}: case {case!r}"
     source = _evidence(item["evidence"], f"{where}, evidence")
     measured = dict(source.cohort)
