@@ -56,8 +56,10 @@ def _two_stages(case: Case) -> bool:
 
 
 def _two_strengths(case: Case) -> bool:
+    """Strengths that differ; in bf16 by more than rounding hides."""
     second = case.request.second
-    return second is not None and second.lora_first != second.lora_second
+    apart = 0.0 if second is None else abs(second.lora_second - second.lora_first)
+    return apart > (0.0 if case.dtype == "fp32" else 0.5)
 
 
 def _res2s(case: Case) -> bool:
