@@ -29,6 +29,7 @@ JUDGED = [
 FURTHER = [
     *(CASES[f"ltx-2.3/one-stage-ti2v/unguided@single+diffusers-{dtype}"] for dtype in ("fp32", "bf16")),
     *(CASES[f"ltx-2.3/two-stage-t2v/all-guidance-adapted@single+diffusers-{dtype}"] for dtype in ("fp32", "bf16")),
+    CASES["ltx-2.3/two-stage-t2v/cfg@single+diffusers-bf16"],  # strengths of the LoRA far apart
 ]
 WITH_OFFICIAL = [
     CASES[f"ltx-2.3/{name}@single+official-1.0.0-{dtype}"]

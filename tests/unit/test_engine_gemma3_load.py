@@ -210,9 +210,9 @@ def test_image_parts_stay_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPa
     read: list[str] = []
     real = engine_weights._read
 
-    def spy(file: Any, stored: Any) -> torch.Tensor:
+    def spy(file: Any, stored: Any, dtype: torch.dtype) -> torch.Tensor:
         read.append(names[stored.begin])
-        return real(file, stored)
+        return real(file, stored, dtype)
 
     monkeypatch.setattr(engine_weights, "_read", spy)
     weights.load(folder, torch.bfloat16, CPU)
