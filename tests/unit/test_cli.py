@@ -96,7 +96,10 @@ def test_bad_numbers_are_refused_before_anything_starts(flag: list[str], capsys:
 
 
 @pytest.mark.usefixtures("no_checkpoint")
-def test_a_run_writes_everything_and_returns_the_gates_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_writes_everything_and_returns_the_gates_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # as wide as a log
     out, junit = tmp_path / "out", tmp_path / "ci" / "junit.xml"
     good = [
         "run",

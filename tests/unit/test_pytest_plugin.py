@@ -69,7 +69,7 @@ def test_a_foreign_folder_is_refused_for_every_case(pytester: pytest.Pytester) -
     (pytester.path / "report" / "cases" / "thesis.txt").write_text("years of work")
     result = _run(pytester, "--conformance", "--conformance-engine", "fakes:good", "-k", "ltx-2.3 and cfg-batch2")
     result.stdout.fnmatch_lines(["*--out report: is not empty and holds no run*"])
-    assert result.parseoutcomes().keys() == {"failed", "deselected"}
+    assert result.parseoutcomes().keys() - {"warnings"} == {"failed", "deselected"}  # other plugins warn
     assert (pytester.path / "report" / "cases" / "thesis.txt").is_file()
 
 
