@@ -75,6 +75,7 @@ def test_whole_cases_are_equal_bit_for_bit(model: str, changes: dict[str, Any], 
     assert all(torch.equal(engine.latents[stream], official.latents[stream]) for stream in ("video", "audio"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "request_of",

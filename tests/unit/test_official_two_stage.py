@@ -103,6 +103,7 @@ def _pipeline(model: str, kind: str, text_tokens: int) -> tuple[Any, Any]:
     return module, pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", [f"{kind}-{task}" for kind in PIPELINES for task in ("t2v", "ti2v")])
 @pytest.mark.parametrize("model", ["ltx-2", "ltx-2.3"])
 def test_what_is_done_here_is_what_the_pipelines_do(
