@@ -250,6 +250,7 @@ def prepare(
     if given is not None:
         path = source.resolve(given, report)
         report(f"checkpoint: {released.describe(path)}; hashing it")
+        checkpoint.check_lora(path)
         for asked in {asked for each in models.values() for asked in each}:
             quantization.resolve(asked, path)
         return dict.fromkeys(models, (str(path), checkpoint.digest(path)))

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from conformance.errors import InputError, bad_field
+from conformance.tensorfile import read_header
 from engine.models.ltx2 import mapping
 from engine.numerics import Numerics
 
@@ -74,6 +75,23 @@ def read(path: Path) -> Lora:
     for (component, layer), keys in sides.items():
         layers.setdefault(component, {})[layer] = _factors(path, keys, tensors)
     return Lora(path=path, layers=layers)
+
+
+def check(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """By its header alone: is the file a LoRA of a transformer with weights of these ``shapes``?
+
+    InputError names the first layer that the transformer has not, or the first factor of another shape.
+    """
+    for key, factor in sorted(read_header(path, str(path))[0].items()):
+        component, layer, side = _place(path, key)
+        if component != "transformer":
+            continue
+        weight = shapes.get(f"{layer}.weight")
+        if weight is None:
+            raise InputError(f"{path}: layer {layer!r} is not in the transformer; expected a LoRA of this model")
+        axis = 1 if side == "A" else 0
+        if len(factor.shape) != 2 or factor.shape[axis] != weight[axis]:
+            raise InputError(f"{path}: {key!r} is of shape {factor.shape}; expected one for a weight of {weight}")
 
 
 def _check_scale(path: Path, text: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from engine_reference import CPU, DIFFUSERS, DTYPES, MODELS, dit_inputs, engine_connectors, engine_dit
 from safetensors.torch import load_file, save_file
 
+from conformance import checkpoint
 from conformance.errors import InputError, ReferenceMissing
 from engine import lora
 from engine.models.ltx2 import mapping
@@ -310,3 +312,26 @@ def test_connectors_are_merged_by_name(tmp_path: Path) -> None:
     save_file({f"{root}.lora_A.weight": a, f"{root}.lora_B.weight": b}, tmp_path / "c.safetensors")
     after = lora.merged(base, lora.read(tmp_path / "c.safetensors"), 2.0, DIFFUSERS, component="connectors")
     assert torch.equal(after.video_text_proj_in.weight, base.video_text_proj_in.weight + 1)
+
+
+def test_a_lora_of_another_model_is_refused_by_its_header() -> None:
+    path = checkpoint.distilled_lora(cached("ltx-2.3"))
+    shapes = {name: tuple(value.shape) for name, value in engine_dit("ltx-2.3", torch.float32).state_dict().items()}
+    lora.check(path, shapes)
+    layer = "transformer_blocks.0.attn1.to_q"
+    with pytest.raises(InputError, match=f"layer '{layer}' is not in the transformer; expected a LoRA of this model"):
+        lora.check(path, {name: shape for name, shape in shapes.items() if name != f"{layer}.weight"})
+    with pytest.raises(
+        InputError, match=r"lora_A.weight' is of shape \(4, 128\); expected one for a weight of \(128, 64\)"
+    ):
+        lora.check(path, shapes | {f"{layer}.weight": (128, 64)})
+
+
+def test_preparing_a_run_refuses_it(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(cached("ltx-2.3"), folder)
+    path = checkpoint.distilled_lora(folder)
+    factors = load_file(path)
+    save_file({key.replace("blocks.0.", "blocks.7."): value for key, value in factors.items()}, path)
+    with pytest.raises(InputError, match=r"layer 'transformer_blocks\.7\.attn1\.to_k' is not in the transformer"):
+        checkpoint.check_lora(folder)
