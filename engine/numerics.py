@@ -43,6 +43,8 @@ class Numerics:
         and sums in float32. Nothing where that dtype is float32.
     attention: kernel of every attention in the DiT and the connectors, ``sdpa`` being torch's own choice
         (``engine.backends``). On CUDA ``flash`` and ``fa3`` take no mask: they want both masks ``none``.
+    row_reduce_dtype: under tensor parallelism, linear layers whose input features are spread over ranks sum the ranks'
+        products in float32 and round once, or round each product to the ``model`` dtype and sum in it.
     cfg_batch: ``pair`` runs [uncond; cond] as one batch, ``sequential`` runs cond, then uncond.
     token_memory: the packed video state is a strided ``view`` of the unpacked noise, channels slowest, or a
         contiguous ``copy``. A matrix product of a strided operand can take another path, with other last bits in bf16.
@@ -104,6 +106,7 @@ class Numerics:
     stg: Literal["values", "zeros"]
     autocast: Literal["off", "model"]
     attention: Literal["sdpa", "math", "flash", "efficient", "cudnn", "fa3"]
+    row_reduce_dtype: Dtype
     cfg_batch: Literal["pair", "sequential"]
     token_memory: Literal["view", "copy"]
     latent_dtype: Dtype
@@ -158,6 +161,7 @@ class Numerics:
             stg="values",
             autocast="off",
             attention="sdpa",
+            row_reduce_dtype="float32",
             cfg_batch="pair",
             token_memory="view",
             latent_dtype="float32",
@@ -207,6 +211,7 @@ class Numerics:
             stg="values",
             autocast="off",
             attention="sdpa",
+            row_reduce_dtype="float32",
             cfg_batch="sequential",
             token_memory="copy",
             latent_dtype="model",

@@ -12,6 +12,8 @@ from torch import nn
 from conformance.generator import BLOCK_TAPS, Probe
 
 Hook = Callable[[nn.Module, Any, Any], None]
+Whole = Callable[[Any], Any]
+_WHOLE = "_whole_for_taps"
 
 
 @contextmanager
@@ -32,8 +34,18 @@ def block_taps(blocks: nn.ModuleList, probe: Probe) -> Iterator[None]:
             handle.remove()
 
 
+def record_whole(module: nn.Module, whole: Whole) -> None:
+    """Taps of a module that puts out a share of what it did on one device record ``whole`` of its output instead.
+
+    Called again, for a share of a share, the later function comes after the earlier one.
+    """
+    setattr(module, _WHOLE, (*getattr(module, _WHOLE, ()), whole))
+
+
 def _record(probe: Probe, *names: str) -> Hook:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
+        for whole in getattr(module, _WHOLE, ()):
+            output = whole(output)
         tensors = (output,) if isinstance(output, torch.Tensor) else output
         for name, tensor in zip(names, tensors, strict=True):
             probe.model_tap(name, tensor)
