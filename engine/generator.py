@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from conformance.case import Case
 from conformance.errors import InputError, UnsupportedCase, bad_field
@@ -17,14 +18,21 @@ from conformance.generator import Probe, Sample, tensor_digest
 from engine import components, numerics, picks, quantization
 from engine.frames import to_bytes
 from engine.loading import Loader
+from engine.parallel import mesh
+from engine.parallel.models import on_ranks
 from engine.pipelines import ltx2
 from engine.pipelines.ltx2_inputs import Latents, TextStates
+from engine.sampling.branches import run_all
 
 MODELS = ("ltx-2", "ltx-2.3")
 
 
 class Engine:
-    """Generates LTX-2 and LTX-2.3 cases on one device from a checkpoint folder in the diffusers layout."""
+    """Generates LTX-2 and LTX-2.3 cases from a checkpoint folder in the diffusers layout.
+
+    On one device, or on as many ranks as the case's layout says: each has an engine, is in the initialised default
+    process group, generates the same case, and returns all of the sample but the taps of branches it did not run.
+    """
 
     name = "engine"
 
@@ -36,8 +44,8 @@ class Engine:
     def generate(self, case: Case, probe: Probe) -> Sample:
         """Produce the case.
 
-        UnsupportedCase for a layout, model or pipeline the engine does not have; InputError for a checkpoint or
-        request that cannot be used.
+        UnsupportedCase for a model or pipeline the engine does not have and a layout without its ranks; InputError for
+        a checkpoint or request that cannot be used, and a layout that does not divide the models.
         """
         _check_supported(case)
         with picks.scope(kernels=case.kernels == "on") as picked:
@@ -47,9 +55,16 @@ class Engine:
 
     def _generate(self, case: Case, probe: Probe) -> Sample:
         request, rounding = case.request, numerics.resolve(case)
-        models = self._loader.models(case, rounding)
+        models, spread = self._loader.models(case, rounding), run_all
+        if case.layout.world > 1:
+            models, spread = on_ranks(models, mesh.make(case.layout, self._device), rounding)
         run = ltx2.Run(
-            models=models, request=request, sampler=ltx2.PIPELINES[case.pipeline], numerics=rounding, probe=probe
+            models=models,
+            request=request,
+            sampler=ltx2.PIPELINES[case.pipeline],
+            numerics=rounding,
+            probe=probe,
+            spread=spread,
         )
         states, text = run.text()
         stages = run.stages(text)
@@ -122,8 +137,9 @@ class Engine:
 
 
 def _check_supported(case: Case) -> None:
+    if case.layout.world > 1 and not (dist.is_available() and dist.is_initialized()):
+        raise UnsupportedCase(f"engine: 'layout' is {case.layout.name!r}; its ranks are in no process group")
     for name, value, known in (
-        ("layout", case.layout.name, ("single",)),
         ("pipeline", case.pipeline, tuple(ltx2.PIPELINES)),
         ("model", case.model, MODELS),
     ):

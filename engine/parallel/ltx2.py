@@ -16,6 +16,8 @@ def parallelize_ltx2(model: LTX2Transformer, mesh: Mesh, numerics: Numerics) -> 
 
     LoRAs are merged before. InputError, before any change, names the first layer that the mesh does not divide.
     """
+    if mesh.size("ring") > 1 or mesh.size("ulysses") > 1:
+        raise UnsupportedCase(f"engine: 'layout' is {mesh.layout.name!r}; the engine has the axes 'cfg' and 'tp'")
     if mesh.size("tp") > 1:
         _shard_heads_and_features(model, mesh, numerics)
 

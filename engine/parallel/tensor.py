@@ -65,26 +65,32 @@ def cut_outputs(layer: nn.Linear, mesh: Mesh) -> None:
     layer.out_features = layer.weight.shape[0]
 
 
-class RowLinear(nn.Module):
-    """A row-parallel linear layer: share of the input [.., I/tp] -> whole output [.., O] on every rank, in x's dtype.
+def product(x: torch.Tensor, weight_OI: torch.Tensor, numerics: Numerics) -> torch.Tensor:
+    """A rank's x W^T [..,O], in the dtype in which ranks are summed. Weights may be held narrow."""
+    work = torch.float32 if numerics.row_reduce_dtype == "float32" else x.dtype
+    return functional.linear(x.to(work), weight_OI.to(x.dtype).to(work))
 
-    Products are float32 sums over the rank's features. Under ``row_reduce_dtype`` float32 they are summed over the
-    ranks as they are, the bias is added and the result rounded once, as within the product of one device; under
-    ``model`` they are rounded before the sum, and the sum before the bias. Weights may be held narrow.
+
+def finished(summed: torch.Tensor, bias_O: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """The sum over ranks with the bias, which is added once, as ``dtype``; rounded once if the sum is float32."""
+    return (summed if bias_O is None else summed + bias_O.to(dtype)).to(dtype)
+
+
+class RowLinear(nn.Module):
+    """A row-parallel linear layer: share of the input [..,I/tp] -> whole output [..,O] on every rank, in x's dtype.
+
+    ``row_reduce_dtype`` float32 rounds once, after the bias, as the product of one device does; ``model`` rounds the
+    product of every rank, their sum, and the sum with the bias.
     """
 
     def __init__(self, full: nn.Linear, mesh: Mesh, numerics: Numerics) -> None:
         super().__init__()
         self.weight = nn.Parameter(share(full.weight, 1, mesh), requires_grad=False)
         self.bias = full.bias
-        self._mesh, self._wide = mesh, numerics.row_reduce_dtype == "float32"
+        self._mesh, self._numerics = mesh, numerics
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        work = torch.float32 if self._wide else x.dtype
-        summed = total(functional.linear(x.to(work), self.weight.to(x.dtype).to(work)), self._mesh)
-        if self.bias is not None:
-            summed = summed + self.bias.to(x.dtype)
-        return summed.to(x.dtype)
+        return finished(total(product(x, self.weight, self._numerics), self._mesh), self.bias, x.dtype)
 
 
 class SharedQKNorm(nn.Module):

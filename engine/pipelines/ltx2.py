@@ -32,6 +32,7 @@ from engine.numerics import Numerics
 from engine.pipelines import ltx2_stage, ltx2_starts
 from engine.pipelines.ltx2_inputs import STREAMS, Latents, TextStates, contexts, pack_noise
 from engine.sampling import guidance
+from engine.sampling.branches import Spread, run_all
 from engine.sampling.given import Given
 from engine.sampling.schedule import ScheduleConfig, given, schedule
 
@@ -85,13 +86,14 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One request on its way."""
+    """One request on its way. spread: who runs the forwards of a step."""
 
     models: Models
     request: Request
     sampler: Sampler
     numerics: Numerics
     probe: Probe
+    spread: Spread = run_all
 
     def text(self) -> tuple[dict[str, TextStates], dict[str, dict[str, torch.Tensor]]]:
         """Text encoder states and contexts by prompt (``pos`` and, under CFG, ``neg``)."""
@@ -242,4 +244,5 @@ class Run:
             latents=sizes,
             probe=self.probe,
             given=held,
+            spread=self.spread,
         )

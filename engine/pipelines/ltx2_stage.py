@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from engine.models.ltx2 import positions
 from engine.models.ltx2.transformer import LTX2Transformer, ModelInputs
 from engine.numerics import Numerics
 from engine.pipelines.ltx2_inputs import STREAMS, Latents
+from engine.sampling import branches as branching
 from engine.sampling import euler, guidance, res2s
 from engine.sampling.given import Given, restore
 from engine.taps import block_taps
@@ -49,7 +51,7 @@ class Plan:
 class _Denoiser:
     """What stays the same over the steps. bounds: token bounds by stream, batch B.
 
-    given: tokens of a given frame. dtype: that of the model.
+    given: tokens of a given frame. dtype: that of the model. spread: who runs the forwards of a step.
     """
 
     model: LTX2Transformer
@@ -60,6 +62,7 @@ class _Denoiser:
     given: Given | None
     probe: Probe
     dtype: torch.dtype
+    spread: branching.Spread
 
     @property
     def blended(self) -> Given | None:
@@ -103,31 +106,43 @@ class _Denoiser:
             skip_v2a=self.plan.skip_v2a,
         )
 
-    def velocities(self, step: str, state: States, sigma: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
-        """Model output [B,T,C] by stream and branch. step: its tap."""
-        out: dict[str, dict[str, torch.Tensor]] = {stream: {} for stream in STREAMS}
-        for branches in guidance.forwards(tuple(self.plan.scales.values()), self.numerics):
-            with self.probe.forward(step, branches):
-                inputs = self.inputs(state, sigma, branches)
-                with autocast(inputs.video, self.numerics):
-                    outputs = self.model(inputs, self.numerics)
-                for stream, velocity in zip(STREAMS, outputs, strict=True):
-                    self.probe.model_tap(f"velocity/{stream}", velocity)
-                    out[stream].update(zip(branches, velocity.chunk(len(branches)), strict=True))
+    def estimates(
+        self, step: str, state: States, sigma: torch.Tensor, branches: branching.Forward
+    ) -> branching.Estimates:
+        """x0 of the branches of one forward. step: its tap."""
+        out: branching.Estimates = {branch: {} for branch in branches}
+        with self.probe.forward(step, branches):
+            inputs = self.inputs(state, sigma, branches)
+            with autocast(inputs.video, self.numerics):
+                outputs = self.model(inputs, self.numerics)
+            for stream, velocity in zip(STREAMS, outputs, strict=True):
+                self.probe.model_tap(f"velocity/{stream}", velocity)
+                for branch, part in zip(branches, velocity.chunk(len(branches)), strict=True):
+                    out[branch][stream] = self.estimate(stream, state, sigma, part)
         return out
+
+    def estimate(self, stream: str, state: States, sigma: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+        """x0 of a stream from its velocity."""
+        level = sigma.float()
+        if stream == "video" and self.blended is not None:
+            level = (self.blended.mask_BT1 * token_level(sigma, self.numerics)[:, None, None]).float()
+        return euler.to_x0(state[stream], velocity, level, _dtype(self.numerics.x0_dtype, self.dtype))
 
     def x0(self, step: str, state: States, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
         """Guided x0 [B,T,C] by stream, before given tokens are blended in. step: its tap."""
         for stream in STREAMS:
             self.probe.tap(f"{step}/latents/{stream}", state[stream])
-        rounded = _dtype(self.numerics.x0_dtype, self.dtype)
+
+        def blank(stream: str) -> torch.Tensor:
+            still = torch.zeros(state[stream].shape, dtype=self.dtype, device=state[stream].device)
+            return self.estimate(stream, state, sigma, still)
+
+        forwards = guidance.forwards(tuple(self.plan.scales.values()), self.numerics)
+        x0 = self.spread(forwards, partial(self.estimates, step, state, sigma), blank)
         out = {}
-        for stream, velocity in self.velocities(step, state, sigma).items():
-            level = sigma.float()
-            if stream == "video" and self.blended is not None:
-                level = (self.blended.mask_BT1 * token_level(sigma, self.numerics)[:, None, None]).float()
-            x0 = {name: euler.to_x0(state[stream], v, level, rounded) for name, v in velocity.items()}
-            out[stream] = guidance.combine(x0, self.plan.scales[stream], self.numerics, self.dtype)
+        for stream in STREAMS:
+            each = {branch: estimates[stream] for branch, estimates in x0.items()}
+            out[stream] = guidance.combine(each, self.plan.scales[stream], self.numerics, self.dtype)
             self.probe.tap(f"{step}/guided_x0/{stream}", out[stream])
         return out
 
@@ -162,12 +177,13 @@ def sample(
     latents: Latents,
     probe: Probe,
     given: Given | None = None,
+    spread: branching.Spread = branching.run_all,
 ) -> dict[str, torch.Tensor]:
     """Denoise ``state`` (packed) along ``sigmas`` [N+1]; returns the final states as tokens.
 
     text: from ``contexts``; ``neg`` must be there when a cfg scale is above 1. state: at the first noise level, in the
-    dtype of ``numerics.latent_dtype``, given tokens in place. given: those tokens of the video. InputError when the
-    text is missing, or when the checkpoint cannot be perturbed as asked.
+    dtype of ``numerics.latent_dtype``, given tokens in place. given: those tokens of the video. spread: who runs the
+    forwards of a step. InputError when the text is missing, or when the checkpoint cannot be perturbed as asked.
     """
     check_blocks(model, plan.stg_blocks)
     if guidance.uses_cfg(plan.scales.values()) and "neg" not in text:
@@ -183,7 +199,15 @@ def sample(
     for stream in STREAMS:
         probe.tap(f"positions/{stream}", bounds[stream].float())
     denoiser = _Denoiser(
-        model=model, plan=plan, numerics=numerics, text=text, bounds=bounds, given=given, probe=probe, dtype=dtype
+        model=model,
+        plan=plan,
+        numerics=numerics,
+        text=text,
+        bounds=bounds,
+        given=given,
+        probe=probe,
+        dtype=dtype,
+        spread=spread,
     )
     with block_taps(model.transformer_blocks, probe):
         if plan.sampler == "res2s":
