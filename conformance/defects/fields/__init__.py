@@ -53,6 +53,7 @@ FIELDS: dict[str, Field] = {
     "stg": Field(model.perturbed_attention, BOTH, _DIT),
     "autocast": Field(model.norms_under_autocast, NEITHER, _DIT),
     "attention": Field(model.attention, BOTH, _CONNECTORS, except_={"flash": NEITHER}),
+    "row_reduce_dtype": Field(model.row_products, BF16, _DIT),
     "cfg_batch": Field(sampling.guided_batch, BOTH, _DIT),
     "token_memory": Field(model.patchified, BF16, _DIT),
     "latent_dtype": Field(sampling.first_state, BF16, ("step.000/latents/*",)),

@@ -30,6 +30,7 @@ from engine.models.ltx2.video_vae import model as video_vae
 from engine.models.ltx2.vocoder import model as vocoder
 from engine.models.ltx2.vocoder.bandwidth import BandwidthVocoder
 from engine.numerics import Numerics
+from engine.parallel.tensor import finished, product
 from engine.pipelines.ltx2_inputs import Latents, TextStates, contexts
 from reference_impl.tiny.build import cached
 
@@ -113,6 +114,14 @@ def query_norm(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
     norm = QKNorm(256, eps=1e-6).to(dtype)
     norm.weight.data = (1 + 0.1 * draw(torch.float32, 256, seed=1)).to(dtype)
     return norm(draw(dtype, 64, 256), numerics)
+
+
+def row_products(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    """A linear layer over two ranks, both of them here."""
+    x, weight, bias = draw(dtype, 64, 256), draw(dtype, 32, 256, seed=1), draw(dtype, 32, seed=2)
+    shares = zip(x.chunk(2, dim=1), weight.chunk(2, dim=1), strict=True)
+    first, second = (product(part, columns.contiguous(), numerics) for part, columns in shares)
+    return finished(first + second, bias, dtype)
 
 
 def perturbed_attention(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
