@@ -81,7 +81,7 @@ def test_received_x0_keeps_bits_and_strides() -> None:
 
 def test_folded_coefficients_are_seen() -> None:
     """In bf16 arithmetic of the guider, by far more than rounding; in fp32 by its bits."""
-    for dtype, numerics, floor in (("bf16", "official-1.0.0", 1e-3), ("fp32", "diffusers", 1e-8)):
+    for dtype, numerics, floor in (("bf16", "official-1.0.0", 5e-3), ("fp32", "diffusers", 1e-7)):
         spread = case("ltx-2.3", dtype, "cfg2", numerics, **ALL_GUIDANCE)
         expected, outputs = single(spread), on_ranks(spread, defects.cfg_folded)
         assert outputs[0].distance(expected) > floor
