@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from engine_reference import tiny_case, tiny_request
+from engine_reference import CPU, tiny_case, tiny_request
 from ranks import run_ranks
 
 from conformance.case import Case, Layout
 from conformance.defects.variants import Variant
 from conformance.generator import Probe, Sample
 from engine.generator import Engine, build
+from engine.parallel import mesh
 from reference_impl.tiny.build import cached
 
 
@@ -72,6 +75,26 @@ def merged(outputs: list[Output]) -> dict[str, tuple[tuple[int, ...], str]]:
         for name, tap in output.taps.items():
             assert taps.setdefault(name, tap) == tap, name
     return taps
+
+
+def places(world: int) -> mesh.Mesh:
+    """The mesh of tensor parallelism alone."""
+    return mesh.make(Layout.parse(f"tp{world}"), CPU)
+
+
+def on_all(world: int, operation: Callable[[mesh.Mesh], torch.Tensor], variant: Variant | None = None) -> torch.Tensor:
+    """The operation's result, the same bits on every rank."""
+
+    @torch.inference_mode()
+    def run(rank: int) -> torch.Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            for target, attribute, value in variant.replacements if variant else ():
+                patch.setattr(target, attribute, value)
+            return operation(places(world))
+
+    results = run_ranks(world, run)
+    assert all(torch.equal(result, results[0]) for result in results)
+    return results[0]
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -6,7 +6,6 @@ Bounds are about twice what was measured on a CPU (docs/parallel-engine.md).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 from engine_reference import ALL_GUIDANCE, CPU, DIFFUSERS, MODELS, dit_inputs, engine_dit
-from parallel_cases import case, engine, merged, on_ranks, relative, single
+from parallel_cases import case, engine, merged, on_all, on_ranks, places, relative, single
 from ranks import run_ranks
 from torch import nn
 
-from conformance.case import Layout, SecondStage
+from conformance.case import SecondStage
 from conformance.defects import parallel as defects
 from conformance.defects.variants import Variant
 from conformance.errors import InputError, UnsupportedCase
@@ -26,12 +25,10 @@ from conformance.generator import Probe
 from engine import quantization
 from engine.layers.feedforward import FeedForward
 from engine.layers.norm import QKNorm
-from engine.models.gemma3.model import Gemma3TextModel
 from engine.models.ltx2.config import TransformerConfig
 from engine.models.ltx2.transformer import LTX2Transformer, ModelInputs
 from engine.numerics import Numerics
 from engine.parallel import mesh, tensor
-from engine.parallel.gemma3 import parallelize_gemma3
 from engine.parallel.ltx2 import parallelize_ltx2
 from reference_impl.tiny.build import cached
 
@@ -44,10 +41,6 @@ SCENES: dict[str, dict[str, Any]] = {
     "batch 2, STG": {"batch": 2, "stg_blocks": (1,)},
     "isolated": {"isolated": True},
 }
-
-
-def places(world: int) -> mesh.Mesh:
-    return mesh.make(Layout.parse(f"tp{world}"), CPU)
 
 
 def draw(dtype: torch.dtype, *shape: int, seed: int) -> torch.Tensor:
@@ -66,21 +59,6 @@ def norm(dtype: torch.dtype, width: int) -> QKNorm:
     layer = QKNorm(width, eps=1e-6).requires_grad_(False)
     layer.weight.data = 1 + 0.3 * draw(dtype, width, seed=3)
     return layer
-
-
-def on_all(world: int, operation: Callable[[mesh.Mesh], torch.Tensor], variant: Variant | None = None) -> torch.Tensor:
-    """The operation's result, the same bits on every rank."""
-
-    @torch.inference_mode()
-    def run(rank: int) -> torch.Tensor:
-        with pytest.MonkeyPatch.context() as patch:
-            for target, attribute, value in variant.replacements if variant else ():
-                patch.setattr(target, attribute, value)
-            return operation(places(world))
-
-    results = run_ranks(world, run)
-    assert all(torch.equal(result, results[0]) for result in results)
-    return results[0]
 
 
 def differing(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -277,32 +255,3 @@ def test_autocast_is_refused() -> None:
     model = engine_dit("ltx-2.3", torch.float32)
     with pytest.raises(UnsupportedCase, match="'autocast' is 'model'; under tensor parallelism it is 'off'"):
         run_ranks(2, lambda rank: parallelize_ltx2(model, places(2), replace(DIFFUSERS, autocast="model")))
-
-
-def states(model: Gemma3TextModel, variant: Variant | None = None, world: int = 2) -> torch.Tensor:
-    """Of two prompts, one of them padded and longer than the sliding window."""
-    ids = torch.randint(0, model.config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(5))
-    mask = torch.ones_like(ids)
-    mask[1, :7] = 0
-    if world == 1:
-        return model(ids, mask)[mask.bool()]
-
-    def run(at: mesh.Mesh) -> torch.Tensor:
-        copied = copy.deepcopy(model)
-        parallelize_gemma3(copied, at, DIFFUSERS)
-        return copied(ids, mask)[mask.bool()]
-
-    return on_all(world, run, variant)
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 6e-3)])
-def test_gemma3(dtype: torch.dtype, bound: float) -> None:
-    model = engine("ltx-2.3")._loader.common("fp32").parts.text.model
-    model = copy.deepcopy(model).to(dtype)
-    error = relative(states(model), states(model, world=1))
-    assert error < bound
-    with pytest.raises(AssertionError):
-        states(model, defects.sums_dropped)
-    with pytest.raises(InputError, match=r"text_encoder: 'num_key_value_heads' is 2; expected a multiple of tp, .* 4"):
-        states(model, world=4)
