@@ -27,6 +27,10 @@ class GeneratorFailed(ConformanceError):
     """A generator raised while it produced a case: verdict INFRA_ERROR."""
 
 
+class RankFailed(ConformanceError):
+    """A rank of a parallel layout raised, died or hung, and took the others with it: verdict INFRA_ERROR."""
+
+
 def bad_field(where: str, field: str, value: object, expected: str) -> InputError:
     """The project's one wording for a bad value: ``where: field 'f' is v; expected e``."""
     return InputError(f"{where}: {field!r} is {value!r}; expected {expected}")

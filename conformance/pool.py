@@ -139,7 +139,8 @@ def _drain(child: _Child, on_place: Callable[[str, str], None]) -> None:
         pass
 
 
-def _death(code: int | None) -> str:
+def death(code: int | None) -> str:
+    """How a process ended that should not have."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
@@ -149,7 +150,7 @@ def _death(code: int | None) -> str:
 def _outcome(child: _Child, now: float) -> Outcome:
     key, seconds = child.task.key, now - child.started
     if child.answer is None:
-        message = f"the process {_death(child.process.exitcode)} at: {child.place}"
+        message = f"the process {death(child.process.exitcode)} at: {child.place}"
         return Outcome(key=key, kind="crash", value=None, message=message, seconds=seconds)
     kind, value = child.answer
     return Outcome(key=key, kind=kind, value=value, message=str(value) if kind == "error" else "", seconds=seconds)

@@ -1,0 +1,334 @@
+"""Ranks: one function on several processes of this machine, inside one torch.distributed process group.
+
+The ranks are forked from the caller, which has paid the imports, find each other through a file (no port), and are
+watched: one that raises, dies or hangs ends them all at once, with one error that names the rank, where it was and the
+last collective it entered. They die with the caller, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import datetime
+import faulthandler
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from conformance.collectives import record
+from conformance.errors import ConformanceError, RankFailed
+from conformance.pool import death
+
+_SLOT = 512  # bytes a rank may use to say where it is
+_POLL = 0.1  # seconds between looks at where the ranks are
+_GRACE = 0.2  # seconds in which the others may show that they failed first
+_STUCK = 20.0  # seconds without any change, all ranks inside collectives: nobody will come any more
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """What a rank knows of its launch. store: shared by the ranks, for what is no collective of the engine."""
+
+    index: int
+    world: int
+    store: dist.Store
+    report: Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where a rank is. collective: the last it entered, the ``count``-th; inside: it has not come back from it."""
+
+    place: str
+    collective: str
+    count: int
+    inside: bool
+
+    def __str__(self) -> str:
+        if not self.count:
+            return f"at: {self.place}; it entered no collective"
+        verb = "waiting in" if self.inside else "after"
+        return f"at: {self.place}; {verb} {self.collective}, its collective number {self.count}"
+
+
+class Board:
+    """Memory in which every rank says where it is; what it wrote last outlives it."""
+
+    def __init__(self, world: int) -> None:
+        self._memory = mmap.mmap(-1, world * _SLOT)
+
+    def write(self, rank: int, state: State) -> None:
+        data = pickle.dumps((state.place[:200], state.collective[:80], state.count, state.inside))
+        start = rank * _SLOT
+        self._memory[start : start + len(data)] = data
+
+    def read(self, rank: int) -> State:
+        """The last state written; one that is just being written reads as the beginning."""
+        try:
+            place, collective, count, inside = pickle.loads(self._memory[rank * _SLOT : (rank + 1) * _SLOT])
+        except Exception:
+            place, collective, count, inside = "starting", "", 0, False
+        return State(place=place, collective=collective, count=count, inside=inside)
+
+
+class Places:
+    """A rank's own side of the board."""
+
+    def __init__(self, board: Board, rank: int) -> None:
+        self._board, self._rank = board, rank
+        self._place, self._collective, self._count = "starting", "", 0
+        self._write(False)
+
+    def report(self, place: str) -> None:
+        self._place = place
+        self._write(False)
+
+    def enter(self, collective: str) -> None:
+        self._collective, self._count = collective, self._count + 1
+        self._write(True)
+
+    def inside(self, inside: bool) -> None:
+        self._write(inside)
+
+    def _write(self, inside: bool) -> None:
+        state = State(place=self._place, collective=self._collective, count=self._count, inside=inside)
+        self._board.write(self._rank, state)
+
+
+@dataclass
+class _Process:
+    process: Any
+    pipe: Connection
+    end: tuple[str, Any] | None = None  # ("done", value), ("raised", exception or text) or ("died", how)
+
+
+def run(
+    world: int,
+    function: Callable[..., Any],
+    *args: Any,
+    backend: str = "gloo",
+    timeout: float,
+    threads: int = 1,
+    on_place: Callable[[str], None] = lambda place: None,
+) -> list[Any]:
+    """``function(Rank, *args)`` on ``world`` forked ranks, inside an initialised default group; results by rank.
+
+    backend: ``gloo``, or ``nccl`` where rank r owns ``cuda:r``. timeout: seconds for all of it. threads: CPU threads a
+    rank. on_place: told where the ranks are when that changes. Results must be picklable. The caller must not have
+    touched CUDA. RankFailed when a rank raises, dies or hangs; a ConformanceError that one raised is raised as it is.
+    """
+    board = Board(world)
+    started: list[_Process] = []
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+        meeting = str(Path(folder) / "store")
+        try:
+            for index in range(world):
+                group = started[0].process.pid if started else 0
+                setting = (index, world, meeting, backend, timeout, threads, group)
+                started.append(_fork(setting, board, [each.pipe for each in started], function, args))
+            _supervise(started, board, time.monotonic() + timeout, timeout, on_place)
+            for each in started:
+                each.pipe.send_bytes(b"go")
+            for each in started:
+                each.process.join(timeout=5)
+            return [_value(each) for each in started]
+        finally:
+            _kill(started)
+
+
+def _fork(
+    setting: tuple[int, int, str, str, float, int, int],
+    board: Board,
+    others: list[Connection],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> _Process:
+    mp = multiprocessing.get_context("fork")
+    mine, theirs = mp.Pipe()
+    main = (setting, board, theirs, [*others, mine], os.getpid(), function, args)
+    process = mp.Process(target=_rank_main, args=main, name=f"rank {setting[0]}")
+    with warnings.catch_warnings():  # 3.12 warns of threads: none of the caller's holds a lock that a rank takes
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    theirs.close()
+    return _Process(process, mine)
+
+
+def _rank_main(
+    setting: tuple[int, int, str, str, float, int, int],
+    board: Board,
+    pipe: Connection,
+    not_mine: list[Connection],
+    parent: int,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> None:
+    index, world, meeting, backend, timeout, threads, group = setting
+    for each in not_mine:
+        each.close()  # a copy that is kept open would hide that the caller is gone
+    with contextlib.suppress(OSError):
+        os.setpgid(0, group)
+    released = _die_with(parent, pipe)
+    faulthandler.register(signal.SIGUSR1, file=2)
+    try:
+        places = Places(board, index)
+        torch.set_num_threads(threads)
+        record(places)
+        places.report("meeting the other ranks")
+        store = dist.FileStore(meeting, world)
+        _initialise(backend, store, index, world, timeout)
+        places.report("started")
+        own = dist.PrefixStore("harness", store)
+        answer = ("done", function(Rank(index=index, world=world, store=own, report=places.report), *args))
+        data = pickle.dumps(answer)
+    except BaseException as error:
+        print(f"rank {index}:", file=sys.stderr)
+        traceback.print_exc()
+        known = isinstance(error, ConformanceError) and type(error).__module__ == ConformanceError.__module__
+        text = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+        data = pickle.dumps(("raised", error if known else text))
+    with contextlib.suppress(OSError):
+        pipe.send_bytes(data)
+    released.wait()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # what waits for other ranks at a regular exit may wait for ever
+
+
+def _die_with(parent: int, pipe: Connection) -> threading.Event:
+    """End this rank and what it started when the caller is gone; the event is set when the caller lets it go."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    released = threading.Event()
+
+    def watch() -> None:
+        try:
+            pipe.recv_bytes()
+        except (EOFError, OSError):
+            os.killpg(0, signal.SIGKILL)
+        released.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return released
+
+
+def _initialise(backend: str, store: dist.Store, index: int, world: int, timeout: float) -> None:
+    device = None
+    if backend == "nccl":
+        if torch.cuda.device_count() < world:
+            raise RankFailed(f"{world} ranks need a CUDA device each, this machine has {torch.cuda.device_count()}")
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    elif sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it wants the host's name resolved
+    limit = datetime.timedelta(seconds=timeout + 60)  # the launcher's own limit comes first, and says more
+    dist.init_process_group(backend, store=store, rank=index, world_size=world, timeout=limit, device_id=device)
+
+
+def _supervise(
+    ranks: Sequence[_Process], board: Board, due: float, timeout: float, on_place: Callable[[str], None]
+) -> None:
+    """Return when every rank is done; raise for the first that is not going to be."""
+    seen, since = [board.read(index) for index in range(len(ranks))], time.monotonic()
+    while any(each.end is None for each in ranks):
+        _collect(ranks, _POLL)
+        if any(each.end is not None and each.end[0] != "done" for each in ranks):
+            _collect(ranks, _GRACE, all_of_it=True)
+            raise _failure(ranks, board)
+        now, states = time.monotonic(), [board.read(index) for index in range(len(ranks))]
+        if states != seen:
+            seen, since = states, now
+            on_place("; ".join(f"rank {index}: {state.place}" for index, state in enumerate(states)))
+        waiting = [index for index, each in enumerate(ranks) if each.end is None]
+        if waiting and all(states[index].inside for index in waiting) and now - since > _STUCK:
+            raise _hung(ranks, states, waiting, f"no rank moved for {_STUCK:g} s")
+        if waiting and now > due:
+            raise _hung(ranks, states, waiting, f"no result within {timeout:g} s")
+
+
+def _collect(ranks: Sequence[_Process], seconds: float, *, all_of_it: bool = False) -> None:
+    """Take what ranks sent, and notice those that died, within ``seconds`` or as soon as there is something."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        open_ranks = [each for each in ranks if each.end is None]
+        ready = wait([item for each in open_ranks for item in (each.pipe, each.process.sentinel)], timeout=left)
+        for each in open_ranks:
+            if each.pipe in ready or each.process.sentinel in ready:
+                each.end = _ended(each)
+        if not open_ranks or (ready and not all_of_it):
+            return
+
+
+def _ended(each: _Process) -> tuple[str, Any]:
+    try:
+        if each.pipe.poll():
+            return pickle.loads(each.pipe.recv_bytes())
+    except (EOFError, OSError):
+        pass
+    each.process.join(timeout=5)
+    return "died", death(each.process.exitcode)
+
+
+def _failure(ranks: Sequence[_Process], board: Board) -> ConformanceError:
+    """The error of the rank that failed first: a collective that breaks is the fault of a rank that left."""
+
+    def order(index: int) -> tuple[int, int]:
+        kind = ranks[index].end
+        assert kind is not None
+        return (0 if kind[0] == "died" else 1 if not board.read(index).inside else 2, index)
+
+    failed = sorted((i for i, each in enumerate(ranks) if each.end and each.end[0] != "done"), key=order)
+    index, (kind, what) = failed[0], ranks[failed[0]].end or ("died", "")
+    if isinstance(what, ConformanceError):
+        return what
+    also = f" (then rank {', '.join(map(str, sorted(failed[1:])))} failed too)" if failed[1:] else ""
+    said = f"raised {what}" if kind == "raised" else f"died: {what}"
+    return RankFailed(f"rank {index} of {len(ranks)} {said}, {board.read(index)}{also}")
+
+
+def _hung(ranks: Sequence[_Process], states: list[State], waiting: list[int], why: str) -> RankFailed:
+    for index in waiting:
+        with contextlib.suppress(ProcessLookupError, TypeError):
+            os.kill(ranks[index].process.pid, signal.SIGUSR1)  # its stack, into the log
+    time.sleep(_GRACE)
+    outside = [index for index in waiting if not states[index].inside]
+    first = outside or waiting
+    parts = [f"rank {index} of {len(ranks)} hangs {states[index]}" for index in first]
+    parts += [f"rank {index} is {states[index]}" for index in waiting if index not in first]
+    parts += [f"rank {index} has returned" for index in range(len(ranks)) if index not in waiting]
+    return RankFailed(f"{why}: {'; '.join(parts)}")
+
+
+def _value(each: _Process) -> Any:
+    assert each.end is not None
+    return each.end[1]
+
+
+def _kill(started: Sequence[_Process]) -> None:
+    """End every rank and whatever they started."""
+    for each in started:
+        for kill in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(each.process.pid, signal.SIGKILL)
+    for each in started:
+        each.process.join()
+        each.pipe.close()
