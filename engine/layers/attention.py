@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -10,13 +12,16 @@ from engine.layers.norm import QKNorm
 from engine.layers.rope import Rotary
 from engine.numerics import Numerics
 
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, str], torch.Tensor]
+
 
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(d)) v with q and k RMS-normalised over all heads at once, and optional head gates.
 
     query_dim and context_dim are the widths of the two inputs; ``heads * head_dim`` is the inner width. With
     ``gated`` each head is scaled by 2*sigmoid of a logit taken from the query input, so that a zero logit is 1.
-    Parameter names are those of the diffusers layout.
+    Parameter names are those of the diffusers layout. kernel: what mixes the values instead of ``backends.attend``,
+    with its arguments; None for that itself.
     """
 
     def __init__(
@@ -25,6 +30,7 @@ class Attention(nn.Module):
         super().__init__()
         inner = heads * head_dim
         self.heads = heads
+        self.kernel: Kernel | None = None
         self.to_q = nn.Linear(query_dim, inner)
         self.to_k = nn.Linear(context_dim, inner)
         self.to_v = nn.Linear(context_dim, inner)
@@ -58,7 +64,8 @@ class Attention(nn.Module):
         else:
             query = self._rotate(self.norm_q(self.to_q(x_BTQ), numerics), query_rope)
             key = self._rotate(self.norm_k(self.to_k(context), numerics), key_rope or query_rope)
-            mixed_BTHd = attend(query, key, self._heads(value_BSD), mask_BS, numerics.attention)
+            mix = self.kernel or attend
+            mixed_BTHd = mix(query, key, self._heads(value_BSD), mask_BS, numerics.attention)
         if self.to_gate_logits is not None:
             mixed_BTHd = mixed_BTHd * (2.0 * torch.sigmoid(self.to_gate_logits(x_BTQ))).unsqueeze(-1)
         return self.to_out[0](mixed_BTHd.flatten(2))
