@@ -15,11 +15,18 @@ from engine.numerics import Numerics
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, str], torch.Tensor]
 
 
+class HeadGates(nn.Module):
+    """2*sigmoid(logits) [B,T,H], so that a zero logit is 1."""
+
+    def forward(self, logits_BTH: torch.Tensor) -> torch.Tensor:
+        return 2.0 * torch.sigmoid(logits_BTH)
+
+
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(d)) v with q and k RMS-normalised over all heads at once, and optional head gates.
 
     query_dim and context_dim are the widths of the two inputs; ``heads * head_dim`` is the inner width. With
-    ``gated`` each head is scaled by 2*sigmoid of a logit taken from the query input, so that a zero logit is 1.
+    ``gated`` each head is scaled by 2*sigmoid of a logit taken from the query input.
     Parameter names are those of the diffusers layout. kernel: what mixes the values instead of ``backends.attend``,
     with its arguments; None for that itself.
     """
@@ -38,6 +45,7 @@ class Attention(nn.Module):
         self.norm_k = QKNorm(inner, eps=eps)
         self.to_out = nn.ModuleList([nn.Linear(inner, query_dim)])
         self.to_gate_logits = nn.Linear(query_dim, heads) if gated else None
+        self.head_gates = HeadGates()
 
     def forward(
         self,
@@ -67,7 +75,7 @@ class Attention(nn.Module):
             mix = self.kernel or attend
             mixed_BTHd = mix(query, key, self._heads(value_BSD), mask_BS, numerics.attention)
         if self.to_gate_logits is not None:
-            mixed_BTHd = mixed_BTHd * (2.0 * torch.sigmoid(self.to_gate_logits(x_BTQ))).unsqueeze(-1)
+            mixed_BTHd = mixed_BTHd * self.head_gates(self.to_gate_logits(x_BTQ)).unsqueeze(-1)
         return self.to_out[0](mixed_BTHd.flatten(2))
 
     def _heads(self, x_BTD: torch.Tensor) -> torch.Tensor:

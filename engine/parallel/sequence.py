@@ -43,11 +43,14 @@ _STREAMS = {
     "ff": "video",
     "audio_ff": "audio",
 }
+# a float32 product of fewer rows than this runs through other code on CPUs, with other last bits
+_ROWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A rank's run of ``total`` tokens: as many on every rank, so that the last ranks may hold padding."""
+    """A rank's run of ``total`` tokens: as many on every rank, so that the last ranks may hold padding, or nothing but.
+    """
 
     total: int
     ranks: int
@@ -55,7 +58,7 @@ class Share:
 
     @property
     def size(self) -> int:
-        return -(-self.total // self.ranks)
+        return max(-(-self.total // self.ranks), min(self.total, _ROWS))
 
     @property
     def start(self) -> int:
@@ -153,6 +156,24 @@ class Tokens:
     def whole(self, stream: str) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda x_Bt: gathered(x_Bt, self._totals[stream], self._mesh)
 
+    def whole_on_cpu(self, stream: str, gates: nn.Module) -> None:
+        """The gates of all tokens on every rank, each of which keeps its own, where the device is a CPU.
+
+        A CPU computes the last few elements of a tensor by other code than the rest, and sigmoids of them have other last
+        bits; heads are few enough for a token's to be only part of a vector.
+        """
+        whole = self.whole(stream)
+
+        def gather(module: nn.Module, args: Any) -> Any:
+            (logits,) = args
+            return (whole(logits),) if logits.device.type == "cpu" else args
+
+        def scatter(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
+            return taken(out, 1, self._mesh) if out.device.type == "cpu" else out
+
+        gates.register_forward_pre_hook(gather)
+        gates.register_forward_hook(scatter)
+
     def kernel(self, queries: str, keys: str) -> Callable[..., torch.Tensor]:
         """The kernel of an attention between streams."""
 
@@ -182,5 +203,8 @@ def shard_tokens(model: LTX2Transformer, mesh: Mesh) -> None:
         for name, streams in EXCHANGED.items():
             block.get_submodule(name).kernel = tokens.kernel(*streams)  # type: ignore[assignment]
         for name, stream in _STREAMS.items():
-            record_whole(block.get_submodule(name), tokens.whole(stream))
+            module = block.get_submodule(name)
+            record_whole(module, tokens.whole(stream))
+            if isinstance(module, Attention):
+                tokens.whole_on_cpu(stream, module.head_gates)
         record_whole(block, tokens.whole_streams)
