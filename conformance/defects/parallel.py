@@ -1,28 +1,38 @@
 """Defects of what spreads the engine over ranks. On one device these engines are the shipped one.
 
-What shows them: ``tests/unit/test_parallel_tensor.py`` and ``test_parallel_cfg.py``.
+What shows them: ``tests/unit/test_parallel_tensor.py``, ``test_parallel_cfg.py``, ``test_parallel_sequence.py``,
+``test_parallel_ring.py`` and ``test_parallel_vae.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from conformance.case import Guidance
 from conformance.defects.variants import variant
+from engine.backends import attend
 from engine.layers.feedforward import FeedForward
 from engine.layers.rope import Rotary
+from engine.models.ltx2.transformer import LTX2Transformer
 from engine.numerics import Numerics
-from engine.parallel import cfg, tensor
+from engine.parallel import cfg, ring, sequence, tensor
 from engine.parallel.mesh import Mesh
+from engine.pipelines import ltx2
 from engine.sampling import guidance
 
 _combine = guidance.combine
+_mixed = sequence.attention
 _norm_forward = tensor.SharedQKNorm.forward
+_pack_noise = ltx2.pack_noise
+_rescale = guidance.rescale
 _shard_feed_forward = tensor.shard_feed_forward
+_shard_tokens = sequence.shard_tokens
+_taken = sequence.taken
 
 
 def _unsummed(x: torch.Tensor, mesh: Mesh) -> torch.Tensor:
@@ -81,6 +91,54 @@ def _in_group(owner: int, mesh: Mesh) -> int:
     return owner
 
 
+def _from_the_start(x: torch.Tensor, dim: int, mesh: Mesh) -> torch.Tensor:
+    """Positions counted from the first token of the rank's own share."""
+    return x.narrow(dim, 0, sequence.share(x.shape[dim], mesh).size) if x.ndim == 4 else _taken(x, dim, mesh)
+
+
+def _padding_seen(*operands: Any, queries: int, keys: int, mesh: Mesh) -> torch.Tensor:
+    """By audio that attends to video, which has more tokens."""
+    seen = operands[1].shape[1] * sequence.ranks(mesh) if keys > queries else keys
+    return _mixed(*operands, queries=queries, keys=seen, mesh=mesh)
+
+
+def _with_text_shared_out(model: LTX2Transformer, mesh: Mesh) -> None:
+    """Text taken for a share of itself, as the keys of video are: those of every rank are gathered, all alike."""
+    _shard_tokens(model, mesh)
+    for block in model.transformer_blocks:
+        for name in ("attn2", "audio_attn2"):
+            block.get_submodule(name).kernel = _repeated_keys(mesh)  # type: ignore[assignment]
+
+
+def _repeated_keys(mesh: Mesh) -> Any:
+    def mix(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, backend: str) -> torch.Tensor:
+        times = sequence.ranks(mesh)
+        masks = None if mask is None else mask.repeat(1, times)
+        return attend(q, k.repeat(1, times, 1, 1), v.repeat(1, times, 1, 1), masks, backend)
+
+    return mix
+
+
+def _noise_by_rank(*inputs: Any) -> dict[str, torch.Tensor]:
+    """Every rank of a sequence draws the noise of its own tokens, all from the same seed."""
+    noise = _pack_noise(*inputs)
+    if not dist.is_initialized():
+        return noise
+    sizes = {stream: -(-x.shape[1] // dist.get_world_size()) for stream, x in noise.items()}
+    return {stream: x[:, torch.arange(x.shape[1]) % sizes[stream]] for stream, x in noise.items()}
+
+
+def _rescaled_by_rank(guided: torch.Tensor, cond: torch.Tensor, weight: float, numerics: Numerics) -> torch.Tensor:
+    """Standard deviations of every rank's own tokens."""
+    count = dist.get_world_size() if dist.is_initialized() else 1
+    shares = zip(guided.chunk(count, 1), cond.chunk(count, 1), strict=True)
+    return torch.cat([_rescale(x, reference, weight, numerics) for x, reference in shares], dim=1)
+
+
+def _at_its_own_maximum(running: ring.Running, maximum_BHT1: torch.Tensor) -> torch.Tensor:
+    return torch.ones_like(maximum_BHT1)
+
+
 sums_dropped = variant("sums-dropped", (tensor, "total", _unsummed))
 bias_everywhere = variant("bias-everywhere", (tensor.RowLinear, "forward", _biased_everywhere))
 rope_not_sliced = variant("rope-not-sliced", (tensor, "head_share", _first_heads))
@@ -89,3 +147,9 @@ norm_of_own_heads = variant("norm-of-own-heads", (tensor.SharedQKNorm, "forward"
 feed_forward_floored = variant("feed-forward-floored", (tensor, "shard_feed_forward", _floored))
 cfg_folded = variant("cfg-folded", (guidance, "combine", _folded))
 source_in_group = variant("source-in-group", (cfg, "source", _in_group))
+positions_from_the_start = variant("positions-from-the-start", (sequence, "taken", _from_the_start))
+padding_seen_in_v2a = variant("padding-seen-in-v2a", (sequence, "attention", _padding_seen))
+text_counted_by_every_rank = variant("text-counted-by-every-rank", (sequence, "shard_tokens", _with_text_shared_out))
+noise_by_rank = variant("noise-by-rank", (ltx2, "pack_noise", _noise_by_rank))
+rescaled_by_rank = variant("rescaled-by-rank", (guidance, "rescale", _rescaled_by_rank))
+ring_not_rescaled = variant("ring-not-rescaled", (ring, "rescaling", _at_its_own_maximum))

@@ -35,9 +35,7 @@ def check(numerics: Numerics) -> None:
             raise UnsupportedCase(f"engine: {field!r} is {value!r}; under ring attention it is {expected!r}")
 
 
-def attend(
-    q_BTHd: torch.Tensor, k_BSHd: torch.Tensor, v_BSHd: torch.Tensor, *, keys: int, mesh: Mesh
-) -> torch.Tensor:
+def attend(q_BTHd: torch.Tensor, k_BSHd: torch.Tensor, v_BSHd: torch.Tensor, *, keys: int, mesh: Mesh) -> torch.Tensor:
     """softmax(q k^T / sqrt(d)) v over the first ``keys`` keys of all ranks of the axis: [B,T,H,d] in q's dtype.
 
     Every rank brings as many keys; those after ``keys`` are padding. Scores, weights and sums are float32, rounded once.

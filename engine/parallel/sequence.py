@@ -49,8 +49,7 @@ _ROWS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A rank's run of ``total`` tokens: as many on every rank, so that the last ranks may hold padding, or nothing but.
-    """
+    """A rank's run of ``total`` tokens: as many on every rank, so that the last ranks may hold padding, or nothing but."""
 
     total: int
     ranks: int
@@ -99,7 +98,14 @@ def gathered(x_Bt: torch.Tensor, total: int, mesh: Mesh) -> torch.Tensor:
 
 
 def attention(
-    q_BtHd: torch.Tensor, k_BsHd: torch.Tensor, v_BsHd: torch.Tensor, backend: str, *, queries: int, keys: int, mesh: Mesh
+    q_BtHd: torch.Tensor,
+    k_BsHd: torch.Tensor,
+    v_BsHd: torch.Tensor,
+    backend: str,
+    *,
+    queries: int,
+    keys: int,
+    mesh: Mesh,
 ) -> torch.Tensor:
     """Attention of ``queries`` to ``keys`` tokens, of which every rank brings its share: [B,t,H,d].
 
