@@ -38,7 +38,7 @@ def check(numerics: Numerics) -> None:
 def attend(q_BTHd: torch.Tensor, k_BSHd: torch.Tensor, v_BSHd: torch.Tensor, *, keys: int, mesh: Mesh) -> torch.Tensor:
     """softmax(q k^T / sqrt(d)) v over the first ``keys`` keys of all ranks of the axis: [B,T,H,d] in q's dtype.
 
-    Every rank brings as many keys; those after ``keys`` are padding. Scores, weights and sums are float32, rounded once.
+    Every rank brings as many keys; those after ``keys`` are padding. Scores, weights, sums are float32, rounded once.
     """
     picks.record("attention", "ring (running softmax in float32)")
     size, ranks, here = k_BSHd.shape[1], mesh.size("ring"), mesh.index("ring")

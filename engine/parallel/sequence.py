@@ -49,7 +49,7 @@ _ROWS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A rank's run of ``total`` tokens: as many on every rank, so that the last ranks may hold padding, or nothing but."""
+    """A rank's run of ``total`` tokens: as many on every rank, so that the last ranks may hold padding or only that."""
 
     total: int
     ranks: int
@@ -165,8 +165,8 @@ class Tokens:
     def whole_on_cpu(self, stream: str, gates: nn.Module) -> None:
         """The gates of all tokens on every rank, each of which keeps its own, where the device is a CPU.
 
-        A CPU computes the last few elements of a tensor by other code than the rest, and sigmoids of them have other last
-        bits; heads are few enough for a token's to be only part of a vector.
+        A CPU computes the last few elements of a tensor by other code than the rest, and sigmoids of them have other
+        last bits.
         """
         whole = self.whole(stream)
 

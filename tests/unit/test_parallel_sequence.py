@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engine_reference import ALL_GUIDANCE, DIFFUSERS, MODELS, engine_dit
+from engine_reference import ALL_GUIDANCE, DIFFUSERS, MODELS, engine_dit, tiny_case, tiny_request
 from parallel_cases import case, merged, on_ranks, relative, single
 from parallel_dit import DTYPES, attention_alone, attention_on, forwards, on_mesh, operands, scenes, whole
 
-from conformance.case import Guidance, ImageCondition, SecondStage
+from conformance.case import Guidance, ImageCondition, Layout, SecondStage
 from conformance.defects import parallel as defects
 from conformance.defects.variants import Variant
 from conformance.errors import InputError
@@ -126,8 +126,8 @@ def test_generate_is_exact_to_the_last_tap(layout: str, dtype: str, numerics: st
 @pytest.mark.parametrize(("numerics", "strength"), [("diffusers", 1.0), ("official-1.2.0", 0.6)])
 def test_given_frame(numerics: str, strength: float) -> None:
     image = ImageCondition(picture="rings", height=64, width=96, crf=0, strength=strength)
-    one = case("ltx-2.3", "fp32", "ulysses2", numerics, image=image)
-    spread = replace(one, pipeline="one-stage-ti2v")
+    layout, request = Layout.parse("ulysses2"), tiny_request(image=image, **ALL_GUIDANCE)
+    spread = tiny_case("ltx-2.3", "fp32", request, pipeline="one-stage-ti2v", layout=layout, numerics=numerics)
     expected, outputs = single(spread), on_ranks(spread)
     assert all(output.equals(expected) for output in outputs)
 
@@ -190,8 +190,8 @@ def test_text_counted_by_every_rank_is_seen_by_its_bits() -> None:
 RESCALED = Guidance(cfg=4.0, stg=0.0, modality=1.0, rescale=0.7)
 
 
-@pytest.mark.parametrize("variant", [defects.noise_by_rank, defects.rescaled_by_rank])
+@pytest.mark.parametrize(("variant", "floor"), [(defects.noise_by_rank, 0.1), (defects.rescaled_by_rank, 2e-3)])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_defects_around_the_forward_are_seen(variant: Variant, dtype: str) -> None:
+def test_defects_around_the_forward_are_seen(variant: Variant, floor: float, dtype: str) -> None:
     spread = case("ltx-2.3", dtype, "ulysses2", video_guidance=RESCALED, audio_guidance=RESCALED)
-    assert on_ranks(spread, variant)[0].distance(single(spread)) > 1e-2
+    assert on_ranks(spread, variant)[0].distance(single(spread)) > floor
