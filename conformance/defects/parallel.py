@@ -6,7 +6,7 @@ What shows them: ``tests/unit/test_parallel_tensor.py``, ``test_parallel_cfg.py`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,9 @@ from engine.backends import attend
 from engine.layers.feedforward import FeedForward
 from engine.layers.rope import Rotary
 from engine.models.ltx2.transformer import LTX2Transformer
+from engine.models.ltx2.video_vae.tiling import Decode, Spread
 from engine.numerics import Numerics
-from engine.parallel import cfg, ring, sequence, tensor
+from engine.parallel import cfg, ring, sequence, tensor, vae
 from engine.parallel.mesh import Mesh
 from engine.pipelines import ltx2
 from engine.sampling import guidance
@@ -32,6 +33,7 @@ _pack_noise = ltx2.pack_noise
 _rescale = guidance.rescale
 _shard_feed_forward = tensor.shard_feed_forward
 _shard_tokens = sequence.shard_tokens
+_spread_tiles = vae.spread_over
 _taken = sequence.taken
 
 
@@ -139,6 +141,17 @@ def _at_its_own_maximum(running: ring.Running, maximum_BHT1: torch.Tensor) -> to
     return torch.ones_like(maximum_BHT1)
 
 
+def _own_first(group: dist.ProcessGroup) -> Spread:
+    """Tiles of the first rank, then those of the second."""
+    spread_tiles = _spread_tiles(group)
+
+    def spread(decode: Decode, tiles: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        decoded, ranks = list(spread_tiles(decode, tiles)), dist.get_world_size(group)
+        return iter([decoded[i] for rank in range(ranks) for i in range(rank, len(decoded), ranks)])
+
+    return spread
+
+
 sums_dropped = variant("sums-dropped", (tensor, "total", _unsummed))
 bias_everywhere = variant("bias-everywhere", (tensor.RowLinear, "forward", _biased_everywhere))
 rope_not_sliced = variant("rope-not-sliced", (tensor, "head_share", _first_heads))
@@ -153,3 +166,4 @@ text_counted_by_every_rank = variant("text-counted-by-every-rank", (sequence, "s
 noise_by_rank = variant("noise-by-rank", (ltx2, "pack_noise", _noise_by_rank))
 rescaled_by_rank = variant("rescaled-by-rank", (guidance, "rescale", _rescaled_by_rank))
 ring_not_rescaled = variant("ring-not-rescaled", (ring, "rescaling", _at_its_own_maximum))
+tiles_as_they_come = variant("tiles-as-they-come", (vae, "spread_over", _own_first))

@@ -113,4 +113,3 @@ def test_the_math_kernel_of_one_device_is_as_near_in_bf16() -> None:
     expected, ours = single(spread), on_ranks(spread)[0]
     other = single(replace(spread, overrides=(Override(field="attention", value="math"),)))
     assert ours.distance(expected) < 2 * other.distance(expected)
-    print(ours.distance(expected), other.distance(expected), ours.distance(other))

@@ -17,7 +17,7 @@ from engine.models.ltx2 import weights
 from engine.models.ltx2.video_vae.config import VideoVAEConfig
 from engine.models.ltx2.video_vae.decoder import Decoder
 from engine.models.ltx2.video_vae.encoder import Encoder
-from engine.models.ltx2.video_vae.tiling import Tiling, check_tiling, tiled
+from engine.models.ltx2.video_vae.tiling import Spread, Tiling, check_tiling, one_by_one, tiled
 
 
 class VideoVAE(nn.Module):
@@ -64,9 +64,12 @@ def encode(vae: VideoVAE, pixels_BCFHW: torch.Tensor) -> torch.Tensor:
     return vae.encoder(pixels_BCFHW)
 
 
-def decode(vae: VideoVAE, latents_BCFHW: torch.Tensor, tiling: Tiling | None) -> torch.Tensor:
+def decode(
+    vae: VideoVAE, latents_BCFHW: torch.Tensor, tiling: Tiling | None, spread: Spread = one_by_one
+) -> torch.Tensor:
     """Denormalised latents [B,C,F,H,W] of the VAE's dtype -> pixels around [-1,1], same dtype; None: in one piece.
 
+    spread: who decodes the tiles.
     InputError when the shape does not fit, and when latents or a tile have less than two rows or columns where
     the decoder pads by reflection.
     """
@@ -75,7 +78,7 @@ def decode(vae: VideoVAE, latents_BCFHW: torch.Tensor, tiling: Tiling | None) ->
         raise bad_field("video VAE", "latents", shape, f"a shape [B, {config.latent_channels}, F, H, W]")
     if tiling is not None:
         check_tiling(tiling, config, (shape[2], shape[3], shape[4]))
-        return tiled(vae.decoder, latents_BCFHW, tiling, config)
+        return tiled(vae.decoder, latents_BCFHW, tiling, config, spread)
     if config.decoder_spatial_padding_mode == "reflect" and min(shape[3:]) < 2:
         raise bad_field("video VAE", "latents", shape, "at least two rows and columns, to be padded by reflection")
     return vae.decoder(latents_BCFHW)

@@ -5,7 +5,7 @@ Sizes are in pixels and frames of the decoded clip. Legend: B batch, C channels,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,10 @@ from conformance.errors import bad_field
 from engine.models.ltx2.video_vae.config import VideoVAEConfig
 
 _F, _H, _W = 2, 3, 4
+_WHOLE = (slice(None),)
 Decode = Callable[[torch.Tensor], torch.Tensor]
+# decodes tiles of latents, somewhere, and gives all of them back in their order
+Spread = Callable[[Decode, Sequence[torch.Tensor]], Iterator[torch.Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,15 @@ class Tiling:
 
     space: tuple[Tiles, Tiles] | None
     time: Tiles | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cuts:
+    """Runs of latents along each axis; tiles go frames, rows, columns, the last fastest."""
+
+    frames: tuple[slice, ...]
+    rows: tuple[slice, ...]
+    columns: tuple[slice, ...]
 
 
 def check_tiling(tiling: Tiling, config: VideoVAEConfig, shape_FHW: tuple[int, int, int]) -> None:
@@ -56,7 +68,7 @@ def check_tiling(tiling: Tiling, config: VideoVAEConfig, shape_FHW: tuple[int, i
             raise bad_field(f"tiling of {name}", "stride", tiles.stride, f"at most the size, {tiles.size}")
     if config.decoder_spatial_padding_mode != "reflect":
         return
-    whole = not _cuts(tiling, config, shape_FHW[1:])
+    whole = not _cuts_space(tiling, config, shape_FHW[1:])
     for name, tiles, length in (("rows", rows, shape_FHW[1]), ("columns", columns, shape_FHW[2])):
         smallest = length
         if tiles is not None and not whole:
@@ -68,48 +80,83 @@ def check_tiling(tiling: Tiling, config: VideoVAEConfig, shape_FHW: tuple[int, i
             )
 
 
-def tiled(decode: Decode, latents_BCFHW: torch.Tensor, tiling: Tiling, config: VideoVAEConfig) -> torch.Tensor:
+def one_by_one(decode: Decode, tiles: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Every tile here, when it is asked for."""
+    return map(decode, tiles)
+
+
+def tiled(
+    decode: Decode, latents_BCFHW: torch.Tensor, tiling: Tiling, config: VideoVAEConfig, spread: Spread = one_by_one
+) -> torch.Tensor:
     """``decode`` applied tile by tile: [B,C,F,H,W] -> pixels, as of the whole but for the overlaps.
 
     A tile of time is one latent longer than its size and loses its last frame. Its first latent stands for the one
     frame that it ends with, so that from the second tile on what is shown is one frame late: so does diffusers.
     """
+    cuts = _cuts(tiling, config, tuple(latents_BCFHW.shape[_F:]))
+    pieces = [
+        latents_BCFHW[:, :, frames, rows, columns]
+        for frames in cuts.frames
+        for rows in cuts.rows
+        for columns in cuts.columns
+    ]
+    decoded = iter(spread(decode, pieces))
     tiles = tiling.time
+    if tiles is None or cuts.frames == _WHOLE:
+        return _spatial(decoded, cuts, latents_BCFHW, tiling, config)
     ratio = config.temporal_compression_ratio
-    if tiles is None or latents_BCFHW.shape[_F] <= tiles.size // ratio:
-        return _spatial(decode, latents_BCFHW, tiling, config)
-    frames = latents_BCFHW.shape[_F]
     parts: list[torch.Tensor] = []
     shown: list[torch.Tensor] = []
-    for start in range(0, frames, tiles.stride // ratio):
-        part = _spatial(decode, latents_BCFHW[:, :, start : start + tiles.size // ratio + 1], tiling, config)
+    for _ in cuts.frames:
+        part = _spatial(decoded, cuts, latents_BCFHW, tiling, config)
         if parts:
             part = _blend(parts[-1], part[:, :, :-1], tiles.size - tiles.stride, _F)
         shown.append(part[:, :, : tiles.stride + (0 if parts else 1)])
         parts.append(part)
-    return torch.cat(shown, dim=_F)[:, :, : (frames - 1) * ratio + 1]
+    return torch.cat(shown, dim=_F)[:, :, : (latents_BCFHW.shape[_F] - 1) * ratio + 1]
 
 
-def _cuts(tiling: Tiling, config: VideoVAEConfig, shape_HW: tuple[int, ...]) -> bool:
+def _cuts(tiling: Tiling, config: VideoVAEConfig, shape_FHW: tuple[int, ...]) -> _Cuts:
+    """Where latents of a shape are cut."""
+    time, frames = config.temporal_compression_ratio, _WHOLE
+    if tiling.time is not None and shape_FHW[0] > tiling.time.size // time:
+        size, stride = tiling.time.size // time, tiling.time.stride // time
+        frames = tuple(slice(start, start + size + 1) for start in range(0, shape_FHW[0], stride))
+    if not _cuts_space(tiling, config, shape_FHW[1:]):
+        return _Cuts(frames=frames, rows=_WHOLE, columns=_WHOLE)
+    assert tiling.space is not None
+    rows, columns = (
+        tuple(
+            slice(start, start + tiles.size // config.spatial_compression_ratio)
+            for start in range(0, length, tiles.stride // config.spatial_compression_ratio)
+        )
+        for tiles, length in zip(tiling.space, shape_FHW[1:], strict=True)
+    )
+    return _Cuts(frames=frames, rows=rows, columns=columns)
+
+
+def _cuts_space(tiling: Tiling, config: VideoVAEConfig, shape_HW: tuple[int, ...]) -> bool:
     ratio = config.spatial_compression_ratio
     return tiling.space is not None and any(
         length > tiles.size // ratio for length, tiles in zip(shape_HW, tiling.space, strict=True)
     )
 
 
-def _spatial(decode: Decode, latents_BCFHW: torch.Tensor, tiling: Tiling, config: VideoVAEConfig) -> torch.Tensor:
-    if tiling.space is None or not _cuts(tiling, config, tuple(latents_BCFHW.shape[_H:])):
-        return decode(latents_BCFHW)
+def _spatial(
+    decoded: Iterator[torch.Tensor], cuts: _Cuts, latents_BCFHW: torch.Tensor, tiling: Tiling, config: VideoVAEConfig
+) -> torch.Tensor:
+    """The next tiles of rows and columns as one."""
+    if tiling.space is None or cuts.rows == _WHOLE:
+        return next(decoded)
     ratio = config.spatial_compression_ratio
     rows, columns = tiling.space
     height, width = latents_BCFHW.shape[_H:]
     above: list[torch.Tensor] = []
     bands: list[torch.Tensor] = []
-    for top in range(0, height, rows.stride // ratio):
+    for _ in cuts.rows:
         line: list[torch.Tensor] = []
-        for left in range(0, width, columns.stride // ratio):
-            bottom, right = top + rows.size // ratio, left + columns.size // ratio
-            tile = decode(latents_BCFHW[:, :, :, top:bottom, left:right])
+        for _ in cuts.columns:
+            tile = next(decoded)
             # neighbours come blended already, and the one above goes first: both show in the corners
             if above:
                 tile = _blend(above[len(line)], tile, rows.size - rows.stride, _H)
