@@ -109,7 +109,7 @@ def _with_text_shared_out(model: LTX2Transformer, mesh: Mesh) -> None:
     _shard_tokens(model, mesh)
     for block in model.transformer_blocks:
         for name in ("attn2", "audio_attn2"):
-            block.get_submodule(name).kernel = _repeated_keys(mesh)  # type: ignore[assignment]
+            block.get_submodule(name).kernel = _repeated_keys(mesh)
 
 
 def _repeated_keys(mesh: Mesh) -> Any:

@@ -118,7 +118,8 @@ def tiled(
 
 def _cuts(tiling: Tiling, config: VideoVAEConfig, shape_FHW: tuple[int, ...]) -> _Cuts:
     """Where latents of a shape are cut."""
-    time, frames = config.temporal_compression_ratio, _WHOLE
+    time = config.temporal_compression_ratio
+    frames: tuple[slice, ...] = _WHOLE
     if tiling.time is not None and shape_FHW[0] > tiling.time.size // time:
         size, stride = tiling.time.size // time, tiling.time.stride // time
         frames = tuple(slice(start, start + size + 1) for start in range(0, shape_FHW[0], stride))
