@@ -31,6 +31,10 @@ class RankFailed(ConformanceError):
     """A rank of a parallel layout raised, died or hung, and took the others with it: verdict INFRA_ERROR."""
 
 
+class RanksDisagree(ConformanceError):
+    """Ranks returned different bits of what every rank has whole: verdict FAIL."""
+
+
 def bad_field(where: str, field: str, value: object, expected: str) -> InputError:
     """The project's one wording for a bad value: ``where: field 'f' is v; expected e``."""
     return InputError(f"{where}: {field!r} is {value!r}; expected {expected}")

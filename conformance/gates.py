@@ -1,13 +1,18 @@
 """Gates: a comparison becomes a verdict about a case.
 
 *reference*: the engine against diffusers, live or stored. *self*: the engine against its own accepted output.
-Both first shake hands: a number is only as good as the equality of what went in.
+*parallel*: the engine on several ranks against itself on one device (``conformance.parallel_gate``).
+All first shake hands: a number is only as good as the equality of what went in.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+from conformance import parallel_gate
 from conformance.case import Case
-from conformance.compare import compare, handshake
+from conformance.compare import Comparison, compare, handshake
 from conformance.generator import Sample
 from conformance.metrics.clip import ClipScorer
 from conformance.overrides import origin
@@ -26,6 +31,9 @@ def judge(
     clip: ClipScorer | None,
 ) -> CaseResult:
     """Compare two samples of a case under its limits. Different inputs are INCOMPARABLE, whatever the distance."""
+    if gate == "parallel":
+        result, taps = parallel_gate.judge(case, candidate, reference, clip=clip)
+        return _result(case, gate, candidate, reference, result, taps=taps)
     entry = thresholds.for_case(case.id)
     result = compare(
         candidate, reference, limits=entry.limits if entry else None, clip=clip, given_frames=case.request.given_frames
@@ -36,11 +44,16 @@ def judge(
     different = handshake(candidate.resolved, reference.resolved)
     if different:
         verdict, reason = Verdict.INCOMPARABLE, different
+    result = replace(result, verdict=verdict, reason=reason)
+    return _result(case, gate, candidate, reference, result, evidence=entry.evidence if entry else {})
+
+
+def _result(case: Case, gate: str, candidate: Sample, reference: Sample, result: Comparison, **more: Any) -> CaseResult:
     return CaseResult(
         id=case.id,
         gate=gate,
-        verdict=verdict,
-        reason=reason,
+        verdict=result.verdict,
+        reason=result.reason,
         axes=case.axes,
         metrics=result.metrics,
         latents=result.latents,
@@ -50,8 +63,8 @@ def judge(
         case=case.as_dict(),
         resolved={"candidate": candidate.resolved, "reference": reference.resolved},
         ledger={"candidate": candidate.ledger, "reference": reference.ledger},
-        evidence=entry.evidence if entry else {},
         shared=candidate.shared,
+        **more,
     )
 
 

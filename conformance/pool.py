@@ -33,7 +33,8 @@ _GRACE = 0.5  # seconds between asking a hung child for its stack and killing it
 class Task:
     """``target(argument, report)`` in a child process; ``report`` tells the parent where the child is.
 
-    timeout: seconds. log: file that takes the child's standard output and error.
+    timeout: seconds. log: file that takes the child's standard output and error. width: how many tasks it counts as:
+    the processes that it starts for itself.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Task:
     argument: Any
     timeout: float
     log: Path
+    width: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,16 +158,23 @@ def _outcome(child: _Child, now: float) -> Outcome:
     return Outcome(key=key, kind=kind, value=value, message=str(value) if kind == "error" else "", seconds=seconds)
 
 
+def _width(running: Sequence[_Child]) -> int:
+    return sum(child.task.width for child in running)
+
+
 def run_tasks(
     tasks: Sequence[Task], *, jobs: int, on_place: Callable[[str, str], None] = lambda key, place: None
 ) -> Iterator[Outcome]:
-    """Run tasks, at most ``jobs`` at once, and yield outcomes as they come. Closing the iterator kills what runs."""
+    """Run tasks, as many as ``jobs`` holds by their widths, or one that is wider, and yield outcomes as they come.
+
+    Closing the iterator kills what runs.
+    """
     mp = context()
     pending = list(reversed(tasks))
     running: list[_Child] = []
     try:
         while pending or running:
-            while pending and len(running) < jobs:
+            while pending and (not running or _width(running) + pending[-1].width <= jobs):
                 running.append(_start(mp, pending.pop()))
             due = min(child.started + child.task.timeout for child in running)
             waits: list[Any] = [child.pipe for child in running] + [child.process.sentinel for child in running]

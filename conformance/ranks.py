@@ -44,12 +44,18 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """What a rank knows of its launch. store: shared by the ranks, for what is no collective of the engine."""
+    """What a rank knows of its launch.
+
+    device: number of its CUDA device on this machine. store: shared by the ranks, for what is no collective of the
+    engine. report: tells the launcher where it is. enter: tells it that the others are needed for what comes.
+    """
 
     index: int
     world: int
+    device: int
     store: dist.Store
     report: Callable[[str], None]
+    enter: Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +146,7 @@ def run(
         meeting = str(Path(folder) / "store")
         try:
             for index in range(world):
-                group = started[0].process.pid if started else 0
-                setting = (index, world, meeting, backend, timeout, threads, group)
+                setting = (index, world, meeting, backend, timeout, threads)
                 started.append(_fork(setting, board, [each.pipe for each in started], function, args))
             _supervise(started, board, time.monotonic() + timeout, timeout, on_place)
             for each in started:
@@ -154,7 +159,7 @@ def run(
 
 
 def _fork(
-    setting: tuple[int, int, str, str, float, int, int],
+    setting: tuple[int, int, str, str, float, int],
     board: Board,
     others: list[Connection],
     function: Callable[..., Any],
@@ -172,7 +177,7 @@ def _fork(
 
 
 def _rank_main(
-    setting: tuple[int, int, str, str, float, int, int],
+    setting: tuple[int, int, str, str, float, int],
     board: Board,
     pipe: Connection,
     not_mine: list[Connection],
@@ -180,11 +185,10 @@ def _rank_main(
     function: Callable[..., Any],
     args: tuple[Any, ...],
 ) -> None:
-    index, world, meeting, backend, timeout, threads, group = setting
+    index, world, meeting, backend, timeout, threads = setting
     for each in not_mine:
         each.close()  # a copy that is kept open would hide that the caller is gone
-    with contextlib.suppress(OSError):
-        os.setpgid(0, group)
+    os.setpgid(0, 0)  # a group of its own: what it starts ends with it
     released = _die_with(parent, pipe)
     faulthandler.register(signal.SIGUSR1, file=2)
     try:
@@ -196,7 +200,8 @@ def _rank_main(
         _initialise(backend, store, index, world, timeout)
         places.report("started")
         own = dist.PrefixStore("harness", store)
-        answer = ("done", function(Rank(index=index, world=world, store=own, report=places.report), *args))
+        me = Rank(index=index, world=world, device=index, store=own, report=places.report, enter=places.enter)
+        answer = ("done", function(me, *args))
         data = pickle.dumps(answer)
     except BaseException as error:
         print(f"rank {index}:", file=sys.stderr)

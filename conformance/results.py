@@ -92,6 +92,23 @@ class Divergence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TapResult:
+    """One tap that the parallel gate judges or names. role: what it is judged as, or ``first`` or ``worst`` to differ.
+
+    limit: of the relative L2, inclusive; None for a tap that is only named. ulps: elements by how many representable
+    numbers of the tap's dtype lie between both sides: ``0``, ``1``, ``2-3``, ``4-7``...; empty where not counted.
+    """
+
+    tap: str
+    role: str
+    rel_l2: float | None
+    max_abs: float | None
+    limit: float | None = None
+    ok: bool | None = None
+    ulps: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaseResult:
     """Everything known about one case and gate. The dictionaries ``resolved`` and ``ledger`` have the keys
     ``candidate`` and ``reference``; ``seconds`` has ``engine``, ``reference`` and ``judge``; ``evidence`` is
@@ -108,6 +125,7 @@ class CaseResult:
     frames: tuple[FrameResult, ...] = ()
     steps: tuple[StepResult, ...] = ()
     divergence: Divergence | None = None
+    taps: tuple[TapResult, ...] = ()
     case: dict[str, Any] = field(default_factory=dict)
     resolved: dict[str, Any] = field(default_factory=dict)
     ledger: dict[str, Any] = field(default_factory=dict)
@@ -135,6 +153,7 @@ _NESTED: dict[str, tuple[type, str]] = {
     "frames": (FrameResult, "list"),
     "steps": (StepResult, "list"),
     "divergence": (Divergence, "one"),
+    "taps": (TapResult, "list"),
 }
 _NUMBERS = {"value", "worst", "limit", "rel_l2", "max_abs", "norm_ratio", "cosine", "video", "audio"}
 _PATHS = {"candidate", "reference", "heat"}

@@ -24,7 +24,7 @@ from conformance.pool import Outcome, Task, run_tasks
 from conformance.results import CaseResult, Results, case_from_dict, unjudged
 from conformance.source import Source
 from conformance.verdicts import Verdict
-from conformance.worker import ENGINE, LIVE, REFERENCES, STORED, Job, prepare, run_case, write_result
+from conformance.worker import ENGINE, LIVE, REFERENCES, SINGLE, STORED, Job, against, prepare, run_case, write_result
 
 MARKER = "run.json"
 REPORT_FILES = ("index.html", "results.json", "junit.xml", "summary.md")
@@ -107,7 +107,7 @@ def prepare_checkpoints(
     too. ``on_place`` is told where it is. InputError when any of them is unusable.
     """
     live: tuple[str, ...] = (REFERENCES.get(options.reference, options.reference),)
-    if options.reference in STORED:
+    if options.reference in (*STORED, SINGLE):
         live = ()
     elif options.reference == LIVE:
         live = tuple(REFERENCES.values())
@@ -143,11 +143,12 @@ def make_jobs(
             case=case,
             out=str(options.out.resolve()),
             engine=options.engine,
-            reference=options.reference,
+            reference=against(case, options.reference),
             checkpoint=checkpoints[case.model][0],
             checkpoint_digest=checkpoints[case.model][1],
             device=options.device,
             threads=options.threads,
+            timeout=options.timeout,
             thresholds=_out(options.thresholds),
             thresholds_digest=limits,
             store=_out(options.store),
@@ -246,7 +247,9 @@ def run_jobs(
     for key, job in todo.items():
         folder = Path(job.out) / job.folder
         shutil.rmtree(folder, ignore_errors=True)
-        tasks.append(Task(key=key, target=run_case, argument=job, timeout=options.timeout, log=folder / "log.txt"))
+        log = folder / "log.txt"
+        width = job.case.layout.world
+        tasks.append(Task(key=key, target=run_case, argument=job, timeout=options.timeout, log=log, width=width))
     for outcome in run_tasks(tasks, jobs=options.workers, on_place=on_place):
         yield _result(todo[outcome.key], outcome)
 

@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conformance.case import Case, slug
+from conformance.case import Case, Layout, slug
 from conformance.errors import (
     ConformanceError,
     GeneratorFailed,
     InputError,
+    RanksDisagree,
     ReferenceMissing,
     ReferenceStale,
     UnsupportedCase,
@@ -32,10 +33,13 @@ from conformance.verdicts import Verdict
 
 if TYPE_CHECKING:
     from conformance.generator import Generator, Sample
+    from conformance.ranked import Part
+    from conformance.ranks import Rank
     from conformance.source import Source
 
 ENGINE = "engine.generator:build"
 LIVE = "live"
+SINGLE = "single"  # the same generator and case on one device
 REFERENCES = {
     "diffusers": "reference_impl.diffusers_ltx2:build",
     "official": "reference_impl.official.generator:build",
@@ -49,10 +53,10 @@ class Job:
 
     out: root of the run's folder. engine: ``module:factory``. reference: ``live`` (the one the case's numerics name),
     one of ``REFERENCES`` or the ``module:factory`` of another live one, or ``stored`` (the output of the first, in the
-    store) or ``self`` (the engine's accepted output in the store). checkpoint: folder. device: ``cpu`` or ``cuda``.
-    threads: CPU threads of one case. thresholds, store: path, or None for the shipped ones. clip: a CLIP model to
-    measure with, or None. depth: how deep taps reach (``Probe``). versions, code and the digests: what the job ran
-    with, so that a resumed run does not reuse another version's result.
+    store), ``self`` (the engine's accepted output in the store) or ``single`` (the engine on one device). checkpoint:
+    folder. device: ``cpu`` or ``cuda``. threads: CPU threads of one rank. timeout: seconds. thresholds, store: path, or
+    None for the shipped ones. clip: a CLIP model to measure with, or None. depth: how deep taps reach (``Probe``).
+    versions, code and the digests: what the job ran with, so that a resumed run reuses no other version's result.
     """
 
     case: Case
@@ -63,6 +67,7 @@ class Job:
     checkpoint_digest: str
     device: str
     threads: int
+    timeout: float
     thresholds: str | None
     thresholds_digest: str
     store: str | None
@@ -74,7 +79,7 @@ class Job:
 
     @property
     def gate(self) -> str:
-        return "self" if self.reference == "self" else "reference"
+        return {"self": "self", SINGLE: "parallel"}.get(self.reference, "reference")
 
     @property
     def folder(self) -> str:
@@ -83,8 +88,8 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Identity for resuming: where the output lies does not change it."""
-        data = asdict(replace(self, out=""))
+        """Identity for resuming: where the output lies and how long it may take do not change it."""
+        data = asdict(replace(self, out="", timeout=0.0))
         return digest(data)
 
 
@@ -106,7 +111,46 @@ def factory(spec: str) -> Callable[[Path, str], Generator]:
 
 
 def generate(job: Job, spec: str, side: str, report: Report) -> Sample:
-    """Run one generator on the job's case; ledger and trace are filled in. InputError when it returns no Sample."""
+    """Run one generator on the job's case, on the ranks of its layout; ledger and trace are filled in.
+
+    InputError when it returns no Sample, RankFailed and RanksDisagree from ranks.
+    """
+    if job.case.layout.world == 1:
+        return _generate(job, spec, side, report, job.device)
+    from conformance import ranked, ranks
+
+    limit = max(0.8 * job.timeout, job.timeout - 2.0)  # the ranks' own errors come before the case's time limit
+    parts = ranks.run(
+        job.case.layout.world,
+        generate_on_rank,
+        job,
+        spec,
+        side,
+        backend=backend_of(job.device),
+        timeout=limit,
+        threads=job.threads,
+        on_place=report,
+    )
+    return ranked.merge(parts)
+
+
+def backend_of(device: str) -> str:
+    """The torch.distributed backend of ranks on this kind of device."""
+    return "gloo" if device == "cpu" else "nccl"
+
+
+def generate_on_rank(rank: Rank, job: Job, spec: str, side: str) -> Part:
+    """What one rank of the case's layout does, inside the process group."""
+    from conformance import ranked
+
+    device = job.device if job.device == "cpu" else f"cuda:{rank.device}"
+    sample = _generate(job, spec, side, rank.report, device)
+    layout = job.case.layout
+    sample.ledger |= {"layout": layout.name, "ranks": layout.world, "backend": backend_of(job.device)}
+    return ranked.part(rank, sample)
+
+
+def _generate(job: Job, spec: str, side: str, report: Report, device: str) -> Sample:
     import torch
 
     from conformance import environment
@@ -121,14 +165,19 @@ def generate(job: Job, spec: str, side: str, report: Report) -> Sample:
             report(f"{side}, after {name}")
 
     probe = Probe(depth=job.depth, on_tap=on_tap)
-    generator = factory(spec)(Path(job.checkpoint), job.device)
+    generator = factory(spec)(Path(job.checkpoint), device)
     report(f"{side}, generating")
     sample = generator.generate(job.case, probe)
     check_sample(sample)
     sample.trace, sample.tensors = probe.trace, probe.tensors
-    sample.ledger = {**environment.ledger(job.device), **sample.ledger}
+    sample.ledger = {**environment.ledger(device), **sample.ledger}
     gc.collect()
     return sample
+
+
+def against(case: Case, reference: str) -> str:
+    """What ``--reference`` means for a case: ``live`` for one on several ranks is the same engine on one device."""
+    return SINGLE if reference == LIVE and case.layout.world > 1 else reference
 
 
 def reference_of(case: Case) -> str:
@@ -145,8 +194,11 @@ def _reference(job: Job, report: Report) -> Sample:
     from conformance import environment
 
     if job.reference not in STORED:
+        alone = replace(job, case=replace(job.case, layout=Layout.single()))
+        if job.reference == SINGLE:
+            return generate(alone, job.engine, "reference", report)
         name = reference_of(job.case) if job.reference == LIVE else job.reference
-        return generate(job, REFERENCES.get(name, name), "reference", report)
+        return generate(alone, REFERENCES.get(name, name), "reference", report)
     from conformance import checkpoint
     from ground_truth import Store
 
@@ -164,6 +216,7 @@ _NO_SAMPLE: dict[type[ConformanceError], Verdict] = {
     UnsupportedCase: Verdict.UNSUPPORTED,
     ReferenceMissing: Verdict.NO_REFERENCE,
     ReferenceStale: Verdict.STALE_REFERENCE,
+    RanksDisagree: Verdict.FAIL,
 }
 
 
@@ -172,6 +225,8 @@ def run_case(job: Job, report: Report) -> str:
     seconds: dict[str, float] = {}
     side = "engine"
     try:
+        if job.reference == SINGLE and job.case.layout.world == 1:
+            raise UnsupportedCase("the parallel gate compares several ranks with one device, and this layout is one")
         started = time.monotonic()
         candidate = generate(job, job.engine, "engine", report)
         seconds["engine"] = time.monotonic() - started
@@ -220,7 +275,7 @@ def write_result(job: Job, result: CaseResult) -> str:
     command = " ".join([f"conformance run '{picked}'", *map(shlex.quote, departures)])
     for flag, value, usual in (
         ("engine", job.engine, ENGINE),
-        ("reference", job.reference, LIVE),
+        ("reference", job.reference, against(job.case, LIVE)),
         ("device", job.device, "cpu"),
     ):
         if value != usual:

@@ -57,6 +57,9 @@ _METRICS = {
     "latents.max_abs": "Max abs",
     "latents.norm_error": "Norm error",
     "latents.cosine": "Cosine",
+    "parallel.first_forward": "First forward, relative L2",
+    "parallel.final": "Final latents, relative L2",
+    "parallel.decoded": "Decoded, relative L2",
     "audio.log_spectral_distance": "Log-spectral distance",
     "audio.correlation": "Correlation",
     "audio.rms_db": "RMS difference",
@@ -86,7 +89,9 @@ def metric_doc(name: str) -> str:
 
 
 def metric_group(name: str) -> str:
-    """``Frames``, ``Latents``, ``Audio``, or ``Other`` for a metric that this version does not know."""
+    """``Frames``, ``Latents``, ``Audio``, ``Parallel``, or ``Other`` for a metric that this version does not know."""
+    if name.startswith("parallel."):
+        return "Parallel"
     return (
         {"frame": "Frames", "latent": "Latents", "audio": "Audio"}[REGISTRY[name].kind] if name in REGISTRY else "Other"
     )
@@ -97,6 +102,7 @@ def limit_text(name: str, limit: float | None) -> str:
     if limit is None:
         return ""
     sign = {">=": "≥ ", "<=": "≤ "}[REGISTRY[name].sign] if name in REGISTRY else ""
+    sign = "≤ " if name.startswith("parallel.") else sign
     return sign + number(limit)
 
 
@@ -145,7 +151,11 @@ def ordered(cases: tuple[CaseResult, ...]) -> list[CaseResult]:
 
 
 def key_metric(case: CaseResult) -> str | None:
-    """The metric to name in one line: the first that failed, else the first headline metric that was measured."""
+    """The metric to name in one line: the first that failed, else the first headline metric that was measured.
+
+    The parallel gate's own come first.
+    """
     failed = [name for name, metric in case.metrics.items() if metric.ok is False]
     measured = [name for name, metric in case.metrics.items() if metric.worst is not None]
-    return next(iter([*failed, *(name for name in HEADLINE if name in measured), *measured]), None)
+    parallel = [name for name in ("parallel.final",) if name in measured]
+    return next(iter([*failed, *parallel, *(name for name in HEADLINE if name in measured), *measured]), None)

@@ -10,14 +10,15 @@ from conformance.case import Case
 from conformance.errors import InputError, bad_field
 from conformance.matrix import ltx2
 
-SUITES = ("default", "official", "official-1.2.0", "full")
+SUITES = ("default", "official", "official-1.2.0", "parallel", "full")
 
 
 def all_cases() -> tuple[Case, ...]:
     """Every case, in the order reports list them.
 
     ``default`` needs nothing but the project's dependencies, ``official`` the packages of ``docs/official.md`` in
-    version 1.0.0, ``official-1.2.0`` a checkout of that version; ``full`` holds every case.
+    version 1.0.0, ``official-1.2.0`` a checkout of that version; ``parallel``, the cases on several ranks, nothing more
+    than the first; ``full`` holds every case.
     """
     cases = (*ltx2.cases(),)
     ids = [case.id for case in cases]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from conformance.case import Case, Layout
+from conformance.matrix import ltx2_parallel
 from conformance.matrix.ltx2_requests import DIFFUSERS, OFFICIAL, OFFICIAL_NEW, Row, rows
 
 MODELS = ("ltx-2", "ltx-2.3")
@@ -18,7 +19,7 @@ _QUANTIZED = "all-guidance"
 
 
 def cases() -> Iterator[Case]:
-    """By reference, then by model."""
+    """By reference, then by model; then those on several ranks."""
     for numerics in _SUITES:
         plain = [case for case in _plain() if case.numerics == numerics]
         yield from plain
@@ -29,6 +30,7 @@ def cases() -> Iterator[Case]:
                 yield replace(case, kernels="on")
             if numerics == OFFICIAL and case.variant == _QUANTIZED:
                 yield replace(case, quantization="fp8-cast")
+    yield from ltx2_parallel.cases(list(_plain()))
 
 
 def _plain() -> Iterator[Case]:

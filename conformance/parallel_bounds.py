@@ -1,0 +1,46 @@
+"""How far a case on a layout may be from the same case on one device, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conformance.case import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Relative L2, inclusive, of the worst stream; the limits of ``parallel.*`` in results.
+
+    first_forward: velocities of the first evaluation of the DiT, whose inputs are equal bit for bit. final: latents
+    after the last step, in which guidance and the steps have enlarged what the forwards differ by. decoded: frames and
+    waveform as the decoders put them out. reason: one sentence.
+    """
+
+    first_forward: float
+    final: float
+    decoded: float
+    reason: str
+
+
+_MOVES = "cfg and ulysses axes move branches, heads and tokens between ranks and change no sum"
+_SUMS = {
+    "tp": "tp sums the products of to_out and of the feed-forward over ranks, in another order than one matrix product",
+    "ring": "ring adds up the softmax of each query key block by key block, in another order than one kernel",
+}
+_BY_DTYPE = {
+    "fp32": {"first_forward": 1e-6, "final": 1e-5, "decoded": 1e-4},
+    "bf16": {"first_forward": 2e-2, "final": 1e-1, "decoded": 2e-1},
+}
+
+
+def bounds(layout: Layout, dtype: str) -> Bounds:
+    """The bounds of a layout; 0.0 means bits.
+
+    A layout that only moves data between ranks may change nothing. One that adds in another order may differ by the
+    rounding of those sums: relative 2**-24 a sum in fp32. In bf16 the sums are made in fp32 too and are rounded once,
+    but one that falls on the other side of a rounding boundary moves an element by 2**-8 of itself.
+    """
+    sums = [axis for axis in _SUMS if getattr(layout, axis) > 1]
+    if not sums:
+        return Bounds(first_forward=0.0, final=0.0, decoded=0.0, reason=_MOVES)
+    return Bounds(**_BY_DTYPE[dtype], reason="; ".join(_SUMS[axis] for axis in sums))
