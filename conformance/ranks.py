@@ -18,7 +18,6 @@ import pickle
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 import warnings
@@ -141,13 +140,15 @@ def run(
     touched CUDA. RankFailed when a rank raises, dies or hangs; a ConformanceError that one raised is raised as it is.
     """
     board = Board(world)
+    guard = _fork(_guard, [])
     started: list[_Process] = []
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         meeting = str(Path(folder) / "store")
         try:
+            os.setpgid(guard.process.pid, guard.process.pid)
             for index in range(world):
-                setting = (index, world, meeting, backend, timeout, threads)
-                started.append(_fork(setting, board, [each.pipe for each in started], function, args))
+                setting = (index, world, meeting, backend, timeout, threads, guard.process.pid, os.getpid())
+                started.append(_fork(_rank_main, [guard, *started], setting, board, function, args))
             _supervise(started, board, time.monotonic() + timeout, timeout, on_place)
             for each in started:
                 each.pipe.send_bytes(b"go")
@@ -155,20 +156,15 @@ def run(
                 each.process.join(timeout=5)
             return [_value(each) for each in started]
         finally:
-            _kill(started)
+            _kill(guard, started)
 
 
-def _fork(
-    setting: tuple[int, int, str, str, float, int],
-    board: Board,
-    others: list[Connection],
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-) -> _Process:
+def _fork(main: Callable[..., None], others: Sequence[_Process], *args: Any) -> _Process:
+    """``main(pipe, *args)`` in a child that keeps no other pipe of ours open: one would hide that we are gone."""
     mp = multiprocessing.get_context("fork")
     mine, theirs = mp.Pipe()
-    main = (setting, board, theirs, [*others, mine], os.getpid(), function, args)
-    process = mp.Process(target=_rank_main, args=main, name=f"rank {setting[0]}")
+    not_its = [mine, *(each.pipe for each in others)]
+    process = mp.Process(target=_child, args=(main, not_its, theirs, *args))
     with warnings.catch_warnings():  # 3.12 warns of threads: none of the caller's holds a lock that a rank takes
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
@@ -176,20 +172,41 @@ def _fork(
     return _Process(process, mine)
 
 
+def _child(main: Callable[..., None], not_mine: Sequence[Connection], pipe: Connection, *args: Any) -> None:
+    for each in not_mine:
+        each.close()
+    main(pipe, *args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # what waits for other ranks at a regular exit may wait for ever
+
+
+def _guard(pipe: Connection) -> None:
+    """Lead the ranks' process group, and end it, with all that they started, when the caller is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _wait(pipe)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _wait(pipe: Connection) -> None:
+    """Until the caller says something, or is gone."""
+    with contextlib.suppress(EOFError, OSError):
+        pipe.recv_bytes()
+
+
 def _rank_main(
-    setting: tuple[int, int, str, str, float, int],
-    board: Board,
     pipe: Connection,
-    not_mine: list[Connection],
-    parent: int,
+    setting: tuple[int, int, str, str, float, int, int, int],
+    board: Board,
     function: Callable[..., Any],
     args: tuple[Any, ...],
 ) -> None:
-    index, world, meeting, backend, timeout, threads = setting
-    for each in not_mine:
-        each.close()  # a copy that is kept open would hide that the caller is gone
-    os.setpgid(0, 0)  # a group of its own: what it starts ends with it
-    released = _die_with(parent, pipe)
+    index, world, meeting, backend, timeout, threads, group, caller = setting
+    os.setpgid(0, group)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != caller:
+        return
     faulthandler.register(signal.SIGUSR1, file=2)
     try:
         places = Places(board, index)
@@ -211,29 +228,7 @@ def _rank_main(
         data = pickle.dumps(("raised", error if known else text))
     with contextlib.suppress(OSError):
         pipe.send_bytes(data)
-    released.wait()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # what waits for other ranks at a regular exit may wait for ever
-
-
-def _die_with(parent: int, pipe: Connection) -> threading.Event:
-    """End this rank and what it started when the caller is gone; the event is set when the caller lets it go."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    released = threading.Event()
-
-    def watch() -> None:
-        try:
-            pipe.recv_bytes()
-        except (EOFError, OSError):
-            os.killpg(0, signal.SIGKILL)
-        released.set()
-
-    threading.Thread(target=watch, daemon=True).start()
-    return released
+    _wait(pipe)  # the others may still need this one
 
 
 def _initialise(backend: str, store: dist.Store, index: int, world: int, timeout: float) -> None:
@@ -328,12 +323,12 @@ def _value(each: _Process) -> Any:
     return each.end[1]
 
 
-def _kill(started: Sequence[_Process]) -> None:
+def _kill(guard: _Process, started: Sequence[_Process]) -> None:
     """End every rank and whatever they started."""
-    for each in started:
-        for kill in (os.killpg, os.kill):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                kill(each.process.pid, signal.SIGKILL)
-    for each in started:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(guard.process.pid, signal.SIGKILL)
+    for each in (guard, *started):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each.process.pid, signal.SIGKILL)  # it may not be in the group yet
         each.process.join()
         each.pipe.close()
