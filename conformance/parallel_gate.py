@@ -144,9 +144,9 @@ def _named(sample: Sample) -> Iterable[str]:
 
 
 def _pair(candidate: Sample, reference: Sample, name: str) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
-    """Both sides' tensors of floating-point numbers, where both have them in one shape."""
+    """Both sides' tensors, where both have them in one shape and dtype; final latents are those that were returned."""
     stream = name.removeprefix("latents/final/")
-    mine, theirs = (side.tensors.get(name, side.latents.get(stream)) for side in (candidate, reference))
+    mine, theirs = (side.latents.get(stream, side.tensors.get(name)) for side in (candidate, reference))
     if mine is None or theirs is None or mine.shape != theirs.shape or mine.dtype != theirs.dtype:
         return None, None
     return mine, theirs

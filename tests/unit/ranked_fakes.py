@@ -19,34 +19,37 @@ from conformance.generator import Generator, Probe, Sample
 WORDS = ("cond", "uncond")
 
 
-def _step(case: Case, probe: Probe, rank: int) -> torch.Tensor:
+def _step(probe: Probe, rank: int) -> torch.Tensor:
     """A step whose branches run on the ranks in turn: [4] of their sum, on every rank."""
     world = dist.get_world_size() if dist.is_initialized() else 1
     total = torch.zeros(4)
     for index, branch in enumerate(WORDS):
-        x0 = torch.full((4,), float(index + 1))
-        if index % world == rank % 2:
+        x0 = torch.zeros(4)
+        if rank == index or world == 1:
+            x0 += index + 1
             probe.tap(f"step.000/{branch}/velocity/video", x0)
-        elif world > 1:
-            x0 = torch.zeros(4)
-        if world == 2:
+        if world > 1:
             dist.all_reduce(x0)
         total += x0
     return total
 
 
 class OnRanks:
-    """``spoil(rank, case, guided)`` is called between two collectives and returns what becomes of ``guided`` [4]."""
+    """It leaves its process id in the checkpoint's folder.
+
+    ``spoil(rank, case, guided)`` is called between two collectives and returns what becomes of ``guided`` [4].
+    """
 
     name = "ranked"
 
-    def __init__(self, spoil: Callable[[int, Case, torch.Tensor], torch.Tensor]) -> None:
-        self._spoil = spoil
+    def __init__(self, folder: Path, spoil: Callable[[int, Case, torch.Tensor], torch.Tensor]) -> None:
+        self._folder, self._spoil = folder, spoil
 
     def generate(self, case: Case, probe: Probe) -> Sample:
         rank = dist.get_rank() if dist.is_initialized() else 0
         sample = Fake("ranked", lambda case, sample: sample).generate(case, probe)
-        guided = self._spoil(rank, case, _step(case, probe, rank) if case.layout.world <= 2 else torch.zeros(4))
+        (self._folder / str(os.getpid())).touch()
+        guided = self._spoil(rank, case, _step(probe, rank))
         if dist.is_initialized():
             dist.barrier()
         probe.tap("step.000/guided_x0/video", guided)
@@ -61,7 +64,7 @@ def _on_ranks(rank: int, case: Case, fault: Callable[[], object]) -> None:
 
 
 def good(checkpoint: Path, device: str) -> Generator:
-    return OnRanks(lambda rank, case, guided: guided)
+    return OnRanks(checkpoint, lambda rank, case, guided: guided)
 
 
 def _faulty(fault: Callable[[], object]) -> Callable[[Path, str], Generator]:
@@ -73,7 +76,7 @@ def _faulty(fault: Callable[[], object]) -> Callable[[Path, str], Generator]:
         return guided
 
     def build(checkpoint: Path, device: str) -> Generator:
-        return OnRanks(spoil)
+        return OnRanks(checkpoint, spoil)
 
     return build
 
@@ -99,7 +102,7 @@ def _moved(sizes: Callable[[int, Case], float]) -> Callable[[Path, str], Generat
         return guided + sizes(rank, case) if case.dtype == "bf16" and case.layout.world > 1 else guided
 
     def build(checkpoint: Path, device: str) -> Generator:
-        return OnRanks(spoil)
+        return OnRanks(checkpoint, spoil)
 
     return build
 
