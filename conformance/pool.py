@@ -26,6 +26,7 @@ from typing import Any
 from conformance.errors import ConformanceError
 
 Report = Callable[[str], None]
+_POLL = 0.2  # seconds between questions whether to stop
 _GRACE = 0.5  # seconds between asking a hung child for its stack and killing it
 
 
@@ -48,7 +49,8 @@ class Task:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a task ended. kind: ``done`` (``value`` is its result), ``error`` (it raised; ``value`` is the
-    exception), ``crash`` (the process died) or ``timeout``; the last three explain themselves in ``message``.
+    exception), ``crash`` (the process died), ``timeout`` or ``stopped``; all but the first explain themselves in
+    ``message``.
     """
 
     key: str
@@ -163,11 +165,15 @@ def _width(running: Sequence[_Child]) -> int:
 
 
 def run_tasks(
-    tasks: Sequence[Task], *, jobs: int, on_place: Callable[[str, str], None] = lambda key, place: None
+    tasks: Sequence[Task],
+    *,
+    jobs: int,
+    on_place: Callable[[str, str], None] = lambda key, place: None,
+    stop: Callable[[], str] | None = None,
 ) -> Iterator[Outcome]:
     """Run tasks, as many as ``jobs`` holds by their widths, or one that is wider, and yield outcomes as they come.
 
-    Closing the iterator kills what runs.
+    Closing the iterator kills what runs. stop: asked several times a second; a text ends what runs, for that reason.
     """
     mp = context()
     pending = list(reversed(tasks))
@@ -178,7 +184,9 @@ def run_tasks(
                 running.append(_start(mp, pending.pop()))
             due = min(child.started + child.task.timeout for child in running)
             waits: list[Any] = [child.pipe for child in running] + [child.process.sentinel for child in running]
-            wait(waits, timeout=max(0.0, due - time.monotonic()))
+            left = max(0.0, due - time.monotonic())
+            wait(waits, timeout=left if stop is None else min(left, _POLL))
+            reason = "" if stop is None else stop()
             for child in list(running):
                 _drain(child, on_place)
                 now = time.monotonic()
@@ -193,6 +201,11 @@ def run_tasks(
                     message = f"no result within {child.task.timeout:g} s; last seen at: {child.place}"
                     outcome = Outcome(
                         key=child.task.key, kind="timeout", value=None, message=message, seconds=now - child.started
+                    )
+                elif reason:
+                    message = f"{reason}; last seen at: {child.place}"
+                    outcome = Outcome(
+                        key=child.task.key, kind="stopped", value=None, message=message, seconds=now - child.started
                     )
                 else:
                     continue

@@ -31,7 +31,7 @@ import torch
 import torch.distributed as dist
 
 from conformance.collectives import record
-from conformance.errors import ConformanceError, RankFailed
+from conformance.errors import ConformanceError, RankFailed, UnsupportedCase
 from conformance.pool import death
 
 _SLOT = 512  # bytes a rank may use to say where it is
@@ -214,7 +214,7 @@ def _rank_main(
         record(places)
         places.report("meeting the other ranks")
         store = dist.FileStore(meeting, world)
-        _initialise(backend, store, index, world, timeout)
+        initialise(backend, store, index, world, timeout, device=index, one_machine=True)
         places.report("started")
         own = dist.PrefixStore("harness", store)
         me = Rank(index=index, world=world, device=index, store=own, report=places.report, enter=places.enter)
@@ -231,17 +231,20 @@ def _rank_main(
     _wait(pipe)  # the others may still need this one
 
 
-def _initialise(backend: str, store: dist.Store, index: int, world: int, timeout: float) -> None:
-    device = None
+def initialise(
+    backend: str, store: dist.Store, index: int, world: int, timeout: float, *, device: int, one_machine: bool
+) -> None:
+    """The default process group of this rank. device: the number of its CUDA device. timeout: seconds of the case."""
+    cuda = None
     if backend == "nccl":
-        if torch.cuda.device_count() < world:
-            raise RankFailed(f"{world} ranks need a CUDA device each, this machine has {torch.cuda.device_count()}")
-        device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
-    elif sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it wants the host's name resolved
+        if torch.cuda.device_count() <= device:
+            raise UnsupportedCase(f"rank {index} needs CUDA device {device}, there are {torch.cuda.device_count()}")
+        cuda = torch.device("cuda", device)
+        torch.cuda.set_device(cuda)
+    if one_machine and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else gloo wants the host's name resolved
     limit = datetime.timedelta(seconds=timeout + 60)  # the launcher's own limit comes first, and says more
-    dist.init_process_group(backend, store=store, rank=index, world_size=world, timeout=limit, device_id=device)
+    dist.init_process_group(backend, store=store, rank=index, world_size=world, timeout=limit, device_id=cuda)
 
 
 def _supervise(

@@ -209,7 +209,7 @@ def _clear(out: Path, *, resume: bool) -> None:
         shutil.rmtree(out / "cases", ignore_errors=True)
 
 
-def _saved(job: Job) -> CaseResult | None:
+def saved_result(job: Job) -> CaseResult | None:
     """The finished result of exactly this job, or None. Infrastructure errors are worth another try."""
     path = Path(job.out) / job.folder / "result.json"
     try:
@@ -219,7 +219,8 @@ def _saved(job: Job) -> CaseResult | None:
     return result if result.job == job.digest and result.verdict != Verdict.INFRA_ERROR else None
 
 
-def _result(job: Job, outcome: Outcome) -> CaseResult:
+def result_of(job: Job, outcome: Outcome) -> CaseResult:
+    """What the child of a case wrote, or that it could not."""
     path = Path(job.out) / job.folder / "result.json"
     reason = outcome.message if outcome.kind != "timeout" else f"time limit: {outcome.message}"
     if outcome.kind == "done":
@@ -238,7 +239,7 @@ def run_jobs(
     """Yield one result a job, as they come; with ``resume``, saved ones first."""
     todo: dict[str, Job] = {}
     for job in jobs:
-        saved = _saved(job) if options.resume else None
+        saved = saved_result(job) if options.resume else None
         if saved is not None:
             yield saved
         else:
@@ -251,7 +252,7 @@ def run_jobs(
         width = job.case.layout.world
         tasks.append(Task(key=key, target=run_case, argument=job, timeout=options.timeout, log=log, width=width))
     for outcome in run_tasks(tasks, jobs=options.workers, on_place=on_place):
-        yield _result(todo[outcome.key], outcome)
+        yield result_of(todo[outcome.key], outcome)
 
 
 def collect(

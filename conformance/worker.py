@@ -32,6 +32,7 @@ from conformance.results import CaseResult, unjudged
 from conformance.verdicts import Verdict
 
 if TYPE_CHECKING:
+    from conformance.attached import Place
     from conformance.generator import Generator, Sample
     from conformance.ranked import Part
     from conformance.ranks import Rank
@@ -220,15 +221,18 @@ _NO_SAMPLE: dict[type[ConformanceError], Verdict] = {
 }
 
 
-def run_case(job: Job, report: Report) -> str:
-    """Generate, judge and write ``result.json``; returns the verdict. Errors of either side become verdicts."""
+def run_case(job: Job, report: Report, produce: Callable[[], Sample] | None = None) -> str:
+    """Generate, judge and write ``result.json``; returns the verdict. Errors of either side become verdicts.
+
+    produce: where the engine's sample comes from, if not from ``generate``.
+    """
     seconds: dict[str, float] = {}
     side = "engine"
     try:
         if job.reference == SINGLE and job.case.layout.world == 1:
             raise UnsupportedCase("the parallel gate compares several ranks with one device, and this layout is one")
         started = time.monotonic()
-        candidate = generate(job, job.engine, "engine", report)
+        candidate = produce() if produce else generate(job, job.engine, "engine", report)
         seconds["engine"] = time.monotonic() - started
         side, started = "reference", time.monotonic()
         reference = _reference(job, report)
@@ -243,6 +247,35 @@ def run_case(job: Job, report: Report) -> str:
     report("judging")
     result = _judge(job, candidate, reference, seconds)
     return write_result(job, result)
+
+
+def run_attached(argument: tuple[Job, Place, int], report: Report) -> str:
+    """One rank of a case among processes that were started together; rank 0 also judges and writes the result.
+
+    argument: the job, this process's place and the number of the case in the run.
+    """
+    import torch.distributed as dist
+
+    from conformance import joining, ranked
+
+    job, place, number = argument
+    backend = backend_of(job.device)
+    with joining.joined(place, f"case/{number}", backend, job.timeout, job.threads, report) as me:
+
+        def parts() -> list[Part] | None:
+            return me.gather(generate_on_rank(me.rank, job, job.engine, "engine"))
+
+        if place.rank > 0:
+            me.told(parts)
+            return "done"
+
+        def produce() -> Sample:
+            found = me.told(parts)
+            assert found is not None
+            dist.destroy_process_group()  # the reference runs alone
+            return ranked.merge(found)
+
+        return run_case(job, me.rank.report, produce)
 
 
 def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, float]) -> CaseResult:

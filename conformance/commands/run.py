@@ -6,23 +6,28 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
+from conformance import attached
 from conformance.case import Case
 from conformance.commands.output import preparing, progress
 from conformance.commands.show import check_targets, show
 from conformance.matrix import all_cases, parse_shard, select, shard
 from conformance.overrides import depart
-from conformance.results import Results
+from conformance.results import CaseResult, Results
 from conformance.runner import Options, collect, make_jobs, open_out, run_jobs
 from conformance.verdicts import EXIT_OK, exit_code
+from conformance.worker import Job
 from reports.labels import brief_reason
 from reports.render import write_report
 from reports.text import one_line
 
+Start = Callable[[Sequence[Job], Options, Callable[[str, str], None]], Iterator[CaseResult]]
 
-def execute(options: argparse.Namespace) -> Results:
-    """Run what the command line asks for and write the report; returns the results."""
+
+def execute(options: argparse.Namespace) -> Results | None:
+    """Run what the command line asks for and write the report; returns the results, None on a rank that has none."""
     check_targets(options)
     cases = select(all_cases(), options.cases, options.suite)
     if options.shard:
@@ -55,16 +60,25 @@ def execute(options: argparse.Namespace) -> Results:
         shard=options.shard,
     )
     started = time.time()
-    with open_out(run.out, resume=run.resume):
-        return _execute(cases, run, started)
+    place = attached.here()
+    if place is None:
+        with open_out(run.out, resume=run.resume):
+            return _execute(cases, run, started, run_jobs)
+    store = attached.meet()
+    if place.rank > 0:
+        attached.follow(run, place, store)
+        return None
+    with attached.telling(store), open_out(run.out, resume=run.resume):
+        return _execute(cases, run, started, partial(attached.lead, place, store))
 
 
-def _execute(cases: Sequence[Case], run: Options, started: float) -> Results:
+def _execute(cases: Sequence[Case], run: Options, started: float, start: Start) -> Results:
+    """start: ``run_jobs``, or what takes its place among processes that were started together."""
     print(f"preparing {len(cases)} cases ...", file=sys.stderr, flush=True)
     jobs = make_jobs(cases, run, preparing)
     results = []
     with progress(len(jobs), "cases") as (done, place):
-        for result in run_jobs(jobs, run, place):
+        for result in start(jobs, run, place):
             results.append(result)
             seconds = sum(result.seconds.values())
             reason = "" if exit_code([result.verdict]) == EXIT_OK else f"  {one_line(brief_reason(result))}"
@@ -75,4 +89,5 @@ def _execute(cases: Sequence[Case], run: Options, started: float) -> Results:
 
 
 def main(options: argparse.Namespace) -> int:
-    return show(execute(options), options)
+    results = execute(options)
+    return EXIT_OK if results is None else show(results, options)
