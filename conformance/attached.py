@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from conformance.errors import ConformanceError, UnsupportedCase, bad_field
 from conformance.jsonio import read_json
-from conformance.pool import Outcome, Task, run_tasks
+from conformance.pool import Outcome, Task, run_tasks, warmed
 from conformance.results import CaseResult, case_from_dict, unjudged
 from conformance.runner import Options, result_of, saved_result
 from conformance.verdicts import Verdict
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch.distributed as dist
 
 _POLL = 0.2  # seconds between looks at the other ranks
+_WARM = 600.0  # seconds for the imports of a rank
 _LATE = 60.0  # seconds that a rank may be behind the others beyond a case's time limit
 
 
@@ -98,6 +99,8 @@ def lead(
     for job in jobs:
         if job.case.id not in saved and job not in todo:
             yield _of_other_ranks(job, place)
+    for rank in range(1, place.world if todo else 1):
+        _get(store, f"warm/{rank}")
     for number, job in enumerate(todo):
         outcome = _take_part(number, job, options, place, store, on_place)
         result = _result(number, job, outcome, options, place, store)
@@ -107,6 +110,9 @@ def lead(
 
 def follow(options: Options, place: Place, store: dist.Store) -> None:
     """The other ranks: take part in every case that rank 0 names."""
+    warm = Task(key="warm", target=warmed, argument=None, timeout=_WARM, log=Path(os.devnull))
+    next(run_tasks([warm], jobs=1))  # imports are no part of the first case's time
+    _put(store, f"warm/{place.rank}", True)
     jobs = _get(store, "jobs")
     for number, job in enumerate(jobs or ()):
         _take_part(number, job, options, place, store, lambda key, where: None)

@@ -113,6 +113,10 @@ def _child_main(task: Task, pipe: Connection) -> None:
         send("done", value)
 
 
+def warmed(argument: Any, report: Report) -> None:
+    """A target that does nothing: its child is there once the server has done its imports."""
+
+
 def _start(mp: Any, task: Task) -> _Child:
     mine, theirs = mp.Pipe()
     process = mp.Process(target=_child_main, args=(task, theirs), daemon=False, name=task.key)
