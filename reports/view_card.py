@@ -20,12 +20,14 @@ from reports.view_tables import (
     LatentRow,
     MetricGroup,
     Sides,
+    TapRow,
     both_sides,
     divergence_view,
     file_links,
     latent_rows,
     metric_groups,
     seconds_words,
+    tap_rows,
 )
 
 
@@ -45,6 +47,8 @@ class Card:
     shared: tuple[str, ...]
     seconds: str
     metrics: tuple[MetricGroup, ...]
+    taps: tuple[TapRow, ...]
+    layout: str
     latents: tuple[LatentRow, ...]
     divergence: DivergenceView | None
     plot: Markup
@@ -80,6 +84,8 @@ def card_view(root: Path, case: CaseResult, budget: Budget) -> Card:
         shared=tuple(one_line(name) for name in case.shared),
         seconds=seconds_words(case),
         metrics=metric_groups(case),
+        taps=tap_rows(case),
+        layout=one_line(case.axes.get("layout", "")),
         latents=latent_rows(case),
         divergence=divergence_view(case.divergence) if case.divergence else None,
         plot=plots.step_plot(case.steps, per_step.limit if per_step else None),

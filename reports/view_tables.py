@@ -59,6 +59,19 @@ class LatentRow:
 
 
 @dataclass(frozen=True)
+class TapRow:
+    """A tap that the parallel gate judged or names."""
+
+    tap: str
+    role: str
+    rel_l2: str
+    max_abs: str
+    limit: str
+    ulps: str
+    tone: str
+
+
+@dataclass(frozen=True)
 class DivergenceView:
     """``place`` is the tap in words; ``sentence`` its size; ``counts`` how far the difference reaches."""
 
@@ -163,6 +176,24 @@ def latent_rows(case: CaseResult) -> tuple[LatentRow, ...]:
             equal=latent.hash_equal,
         )
         for name, latent in case.latents.items()
+    )
+
+
+_ROLES = {"first": "first to differ", "worst": "worst to differ", "first_forward": "first forward"}
+
+
+def tap_rows(case: CaseResult) -> tuple[TapRow, ...]:
+    return tuple(
+        TapRow(
+            tap=one_line(tap.tap),
+            role=_ROLES.get(tap.role) or one_line(tap.role),
+            rel_l2=number(tap.rel_l2),
+            max_abs=number(tap.max_abs),
+            limit="" if tap.limit is None else f"≤ {number(tap.limit)}",
+            ulps=", ".join(f"{one_line(distance)}: {count}" for distance, count in tap.ulps.items()),
+            tone="none" if tap.ok is None else "good" if tap.ok else "bad",
+        )
+        for tap in case.taps
     )
 
 

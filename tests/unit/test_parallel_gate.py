@@ -83,6 +83,7 @@ def test_ranks_against_one_device_in_one_run(tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text()
     assert "parallel gate" in page
     assert "Final latents, relative L2" in page
+    assert "Taps of the parallel gate, layout cfg2" in page
 
 
 @pytest.mark.parametrize(
