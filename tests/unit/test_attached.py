@@ -19,7 +19,17 @@ ROOT = Path(__file__).parent.parent.parent
 
 def _torchrun(out: Path, engine: str, *more: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent), *sys.path])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "conformance", "run"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "conformance",
+        "run",
+    ]
     command += ["--suite", "parallel", "--out", str(out), "--engine", f"ranked_fakes:{engine}", *more]
     return subprocess.run(
         command,
@@ -42,6 +52,7 @@ def _cases(out: Path) -> dict[str, tuple[str, str]]:
 def test_ranks_that_are_there_already(tmp_path: Path) -> None:
     out = tmp_path / "good"
     done = _torchrun(out, "good", "ltx-2/one-stage-t2v/all-guidance@tp2*", "ltx-2/one-stage-t2v/all-guidance@cfg4*")
+    assert (out / "results.json").is_file(), done.stderr
     cases = _cases(out)
     assert [cases["tp2-fp32"][0], cases["tp2-bf16"][0]] == ["PASS_EXACT"] * 2, done.stderr
     assert cases["cfg4-bf16"] == ("UNSUPPORTED", "engine: layout 'cfg4' needs 4 ranks, and 2 were started")
@@ -106,7 +117,7 @@ def test_a_pool_stops_when_it_is_told(tmp_path: Path) -> None:
 
 def test_wide_tasks_count_as_what_they_start(tmp_path: Path) -> None:
     def task(key: str, width: int) -> Task:
-        return Task(key=key, target=_sleep, argument=0.5, timeout=60.0, log=tmp_path / key, width=width)
+        return Task(key=key, target=_sleep, argument=2.0, timeout=60.0, log=tmp_path / key, width=width)
 
     together: list[set[str]] = []
     running: set[str] = set()
