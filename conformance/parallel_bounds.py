@@ -27,7 +27,7 @@ _SUMS = {
     "tp": "tp sums the products of to_out and of the feed-forward over ranks, in another order than one matrix product",
     "ring": "ring adds up the softmax of each query key block by key block, in another order than one kernel",
 }
-# About twice to three times the worst that was measured of layouts with tp or ring over the cases of the suite on a CPU:
+# Two to three times the worst that was measured of layouts with tp or ring over cases of the suite on a CPU:
 # fp32 3.3e-7, 1.3e-6, 5.9e-6; bf16 7.3e-3, 4.7e-2, 1.2e-1.
 _BY_DTYPE = {
     "fp32": {"first_forward": 1e-6, "final": 4e-6, "decoded": 2e-5},
