@@ -66,6 +66,7 @@ def test_the_level_of_a_half_step_reaches_tokens_rounded_or_not(value: Any) -> N
         text={"pos": {"video": _draw(1, 4, 8), "audio": _draw(1, 4, 8)}},
         bounds={"video": _draw(1, 3, 12, 2), "audio": _draw(1, 1, 5, 2)},
         given=given,
+        spread=unused,
         probe=Probe(),
         dtype=torch.float32,
     )
