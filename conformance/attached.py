@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conformance.errors import ConformanceError, UnsupportedCase, bad_field
+from conformance.job import Job
 from conformance.jsonio import read_json
 from conformance.pool import Outcome, Task, run_tasks, warmed
 from conformance.results import CaseResult, case_from_dict, unjudged
 from conformance.runner import Options, result_of, saved_result
 from conformance.verdicts import Verdict
-from conformance.worker import Job, run_attached, write_result
+from conformance.worker import run_attached, write_result
 
 if TYPE_CHECKING:
     import torch.distributed as dist

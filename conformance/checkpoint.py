@@ -135,13 +135,9 @@ def needed(request: Request) -> tuple[str, ...]:
     return (*OPTIONAL, LORA) if merges else (*OPTIONAL,)
 
 
-def check_lora(folder: Path) -> None:
-    """InputError when the folder has one distilled LoRA and it is not of its transformer; names and shapes are read."""
-    from engine import lora
-
-    found = sorted(folder.glob(f"{LORA_FILES}.safetensors"))
-    if len(found) == 1:
-        lora.check(found[0], {name: tensor.shape for name, tensor in _component(folder, "transformer").items()})
+def shapes(folder: Path, component: str) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of a component, from its headers. InputError as in :func:`verify`."""
+    return {name: tensor.shape for name, tensor in _component(folder, component).items()}
 
 
 def dtypes(folder: Path, component: str) -> dict[str, str]:

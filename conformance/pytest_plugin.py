@@ -18,9 +18,9 @@ from conformance.case import KERNELS, QUANTIZATIONS
 
 if TYPE_CHECKING:
     from conformance.case import Case
+    from conformance.job import Job
     from conformance.results import CaseResult
     from conformance.runner import Options
-    from conformance.worker import Job
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,8 +64,8 @@ class _Session:
         self._out = ExitStack()
 
     def options(self) -> Options:
+        from conformance.job import ENGINE
         from conformance.runner import Options, open_out
-        from conformance.worker import ENGINE
 
         if self._options is None:
             get = self.config.getoption

@@ -19,12 +19,14 @@ import thresholds
 from conformance import environment
 from conformance.case import Case
 from conformance.errors import InputError
+from conformance.job import ENGINE, LIVE, REFERENCES, SINGLE, STORED, Job, against
 from conformance.jsonio import digest, read_json, write_json
 from conformance.pool import Outcome, Task, run_tasks
+from conformance.preparation import prepare
 from conformance.results import CaseResult, Results, case_from_dict, unjudged
 from conformance.source import Source
 from conformance.verdicts import Verdict
-from conformance.worker import ENGINE, LIVE, REFERENCES, SINGLE, STORED, Job, against, prepare, run_case, write_result
+from conformance.worker import run_case, write_result
 
 MARKER = "run.json"
 REPORT_FILES = ("index.html", "results.json", "junit.xml", "summary.md")

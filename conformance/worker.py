@@ -12,11 +12,11 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conformance.case import Case, Layout, slug
+from conformance.case import Layout
 from conformance.errors import (
     ConformanceError,
     GeneratorFailed,
@@ -26,7 +26,8 @@ from conformance.errors import (
     ReferenceStale,
     UnsupportedCase,
 )
-from conformance.jsonio import digest, write_json
+from conformance.job import ENGINE, LIVE, REFERENCES, SINGLE, STORED, Job, against, reference_of, stored_as
+from conformance.jsonio import write_json
 from conformance.pool import Report
 from conformance.results import CaseResult, unjudged
 from conformance.verdicts import Verdict
@@ -36,62 +37,6 @@ if TYPE_CHECKING:
     from conformance.generator import Generator, Sample
     from conformance.ranked import Part
     from conformance.ranks import Rank
-    from conformance.source import Source
-
-ENGINE = "engine.generator:build"
-LIVE = "live"
-SINGLE = "single"  # the same generator and case on one device
-REFERENCES = {
-    "diffusers": "reference_impl.diffusers_ltx2:build",
-    "official": "reference_impl.official.generator:build",
-}
-STORED = ("stored", "self")  # kinds of reference that come from the store
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One case and gate, with everything that can change its result.
-
-    out: root of the run's folder. engine: ``module:factory``. reference: ``live`` (the one the case's numerics name),
-    one of ``REFERENCES`` or the ``module:factory`` of another live one, or ``stored`` (the output of the first, in the
-    store), ``self`` (the engine's accepted output in the store) or ``single`` (the engine on one device). checkpoint:
-    folder. device: ``cpu`` or ``cuda``. threads: CPU threads of one rank. timeout: seconds. thresholds, store: path, or
-    None for the shipped ones. clip: a CLIP model to measure with, or None. depth: how deep taps reach (``Probe``).
-    versions, code and the digests: what the job ran with, so that a resumed run reuses no other version's result.
-    """
-
-    case: Case
-    out: str
-    engine: str
-    reference: str
-    checkpoint: str
-    checkpoint_digest: str
-    device: str
-    threads: int
-    timeout: float
-    thresholds: str | None
-    thresholds_digest: str
-    store: str | None
-    store_digest: str
-    clip: str | None
-    depth: str
-    versions: tuple[tuple[str, str], ...]
-    code: str
-
-    @property
-    def gate(self) -> str:
-        return {"self": "self", SINGLE: "parallel"}.get(self.reference, "reference")
-
-    @property
-    def folder(self) -> str:
-        """The case's folder, relative to ``out``."""
-        return f"cases/{slug(self.case.id)}"
-
-    @property
-    def digest(self) -> str:
-        """Identity for resuming: where the output lies and how long it may take do not change it."""
-        data = asdict(replace(self, out="", timeout=0.0))
-        return digest(data)
 
 
 def factory(spec: str) -> Callable[[Path, str], Generator]:
@@ -174,21 +119,6 @@ def _generate(job: Job, spec: str, side: str, report: Report, device: str) -> Sa
     sample.ledger = {**environment.ledger(device), **sample.ledger}
     gc.collect()
     return sample
-
-
-def against(case: Case, reference: str) -> str:
-    """What ``--reference`` means for a case: ``live`` for one on several ranks is the same engine on one device."""
-    return SINGLE if reference == LIVE and case.layout.world > 1 else reference
-
-
-def reference_of(case: Case) -> str:
-    """Which of ``REFERENCES`` a case claims to match: its numerics preset says so."""
-    return "official" if case.numerics.startswith("official-") else "diffusers"
-
-
-def stored_as(job: Job) -> Case:
-    """The case whose sample the store holds for this job: overrides are the engine's alone."""
-    return job.case if job.reference == "self" else replace(job.case, overrides=())
 
 
 def _reference(job: Job, report: Report) -> Sample:
@@ -317,41 +247,6 @@ def write_result(job: Job, result: CaseResult) -> str:
     whole: dict[str, Any] = replace(result, files=files, command=command, job=job.digest).as_dict()
     write_json(Path(job.out) / job.folder / "result.json", whole)
     return str(result.verdict)
-
-
-def prepare(
-    argument: tuple[Source | None, dict[str, tuple[str, ...]], tuple[str, ...], str | None], report: Report
-) -> dict[str, tuple[str, str]]:
-    """Find, check and digest the checkpoint of every model: {model: (folder, digest)}.
-
-    argument: the checkpoint for all models or None for the project's own, the models with the quantizations asked for,
-    and the generators (``module:factory``) and the CLIP model or None that must be there. InputError names what is not.
-    """
-    from conformance import checkpoint, quantization, released, source
-    from conformance.metrics.clip import ClipScorer
-
-    given, models, generators, clip = argument
-    for spec in generators:
-        report(f"generator {spec}")
-        factory(spec)
-    ClipScorer.load(clip)
-    if given is not None:
-        path = source.resolve(given, report)
-        report(f"checkpoint: {released.describe(path)}; hashing it")
-        checkpoint.check_lora(path)
-        for asked in {asked for each in models.values() for asked in each}:
-            quantization.resolve(asked, path)
-        return dict.fromkeys(models, (str(path), checkpoint.digest(path)))
-    from reference_impl.tiny.build import cached
-
-    found = {}
-    for model, quantizations in models.items():
-        report(f"checkpoint of {model}")
-        path = cached(model)
-        for asked in quantizations:
-            quantization.resolve(asked, path)
-        found[model] = (str(path), checkpoint.digest(path))
-    return found
 
 
 def build_ground_truth(argument: tuple[Job, str], report: Report) -> str:

@@ -64,7 +64,8 @@ def measure_case(argument: tuple[Case, str, str], report: Report) -> tuple[Value
     from conformance.defects.registry import DEFECTS, guarded
     from conformance.defects.samples import SAMPLE_DEFECTS
     from conformance.generator import Generator, Probe, Sample
-    from conformance.worker import REFERENCES, factory, reference_of
+    from conformance.job import REFERENCES, reference_of
+    from conformance.worker import factory
     from engine.generator import build
 
     case, folder, device = argument

@@ -13,12 +13,12 @@ from conformance import attached
 from conformance.case import Case
 from conformance.commands.output import preparing, progress
 from conformance.commands.show import check_targets, show
+from conformance.job import Job
 from conformance.matrix import all_cases, parse_shard, select, shard
 from conformance.overrides import depart
 from conformance.results import CaseResult, Results
 from conformance.runner import Options, collect, make_jobs, open_out, run_jobs
 from conformance.verdicts import EXIT_OK, exit_code
-from conformance.worker import Job
 from reports.labels import brief_reason
 from reports.render import write_report
 from reports.text import one_line

@@ -9,7 +9,8 @@ import pytest
 from sides import CASES, run
 
 from conformance.generator import Generator, Sample
-from conformance.worker import REFERENCES, factory, reference_of
+from conformance.job import REFERENCES, reference_of
+from conformance.worker import factory
 from engine.generator import build
 from reference_impl.tiny.build import cached
 

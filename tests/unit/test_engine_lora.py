@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from conformance import checkpoint
 from conformance.errors import InputError, ReferenceMissing
+from conformance.preparation import check_lora
 from engine import lora
 from engine.models.ltx2 import mapping
 from engine.numerics import PRESETS, Numerics
@@ -334,4 +335,4 @@ def test_preparing_a_run_refuses_it(tmp_path: Path) -> None:
     factors = load_file(path)
     save_file({key.replace("blocks.0.", "blocks.7."): value for key, value in factors.items()}, path)
     with pytest.raises(InputError, match=r"layer 'transformer_blocks\.7\.attn1\.to_k' is not in the transformer"):
-        checkpoint.check_lora(folder)
+        check_lora(folder)

@@ -13,7 +13,7 @@ from engine_reference import ALL_GUIDANCE, tiny_case, tiny_request
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from conformance import worker
+from conformance import job
 from conformance.case import Guidance, ImageCondition, SecondStage
 from conformance.errors import InputError, ReferenceMissing, UnsupportedCase
 from conformance.generator import Probe
@@ -75,11 +75,11 @@ def test_the_reference_follows_from_the_numerics() -> None:
     for suite, version in (("official", "1.0.0"), ("official-1.2.0", "1.2.0")):
         cases = select(all_cases(), [], suite)
         assert {case.numerics for case in cases} == {f"official-{version}"}
-        assert {worker.reference_of(case) for case in cases} == {"official"}
+        assert {job.reference_of(case) for case in cases} == {"official"}
         assert set(cases) <= set(select(all_cases(), [], "full"))
-    assert {worker.reference_of(case) for case in select(all_cases(), [], "default")} == {"diffusers"}
+    assert {job.reference_of(case) for case in select(all_cases(), [], "default")} == {"diffusers"}
     assert {case.numerics for case in all_cases()} <= PRESETS.keys()
-    assert {"official", "diffusers"} == worker.REFERENCES.keys()
+    assert {"official", "diffusers"} == job.REFERENCES.keys()
 
 
 @pytest.mark.parametrize(

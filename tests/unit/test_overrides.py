@@ -18,9 +18,9 @@ from conformance import cli, overrides
 from conformance.case import KERNELS, QUANTIZATIONS, Case, Override
 from conformance.errors import InputError, UnsupportedCase
 from conformance.generator import Probe
+from conformance.job import stored_as
 from conformance.matrix import all_cases, select
 from conformance.overrides import Changes, depart, origin
-from conformance.worker import stored_as
 from engine import numerics
 from engine.generator import Engine, build
 from engine.numerics import PRESETS, choices, preset, resolve
