@@ -1,0 +1,78 @@
+"""A job: one case and gate, with everything that can change its result; and what its reference is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from conformance.case import Case, slug
+from conformance.jsonio import digest
+
+ENGINE = "engine.generator:build"
+LIVE = "live"
+SINGLE = "single"  # the same generator and case on one device
+REFERENCES = {
+    "diffusers": "reference_impl.diffusers_ltx2:build",
+    "official": "reference_impl.official.generator:build",
+}
+STORED = ("stored", "self")  # kinds of reference that come from the store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One case and gate, with everything that can change its result.
+
+    out: root of the run's folder. engine: ``module:factory``. reference: ``live`` (the one the case's numerics name),
+    one of ``REFERENCES`` or the ``module:factory`` of another live one, or ``stored`` (the output of the first, in the
+    store), ``self`` (the engine's accepted output in the store) or ``single`` (the engine on one device). checkpoint:
+    folder. device: ``cpu`` or ``cuda``. threads: CPU threads of one rank. timeout: seconds. thresholds, store: path, or
+    None for the shipped ones. clip: a CLIP model to measure with, or None. depth: how deep taps reach (``Probe``).
+    versions, code and the digests: what the job ran with, so that a resumed run reuses no other version's result.
+    """
+
+    case: Case
+    out: str
+    engine: str
+    reference: str
+    checkpoint: str
+    checkpoint_digest: str
+    device: str
+    threads: int
+    timeout: float
+    thresholds: str | None
+    thresholds_digest: str
+    store: str | None
+    store_digest: str
+    clip: str | None
+    depth: str
+    versions: tuple[tuple[str, str], ...]
+    code: str
+
+    @property
+    def gate(self) -> str:
+        return {"self": "self", SINGLE: "parallel"}.get(self.reference, "reference")
+
+    @property
+    def folder(self) -> str:
+        """The case's folder, relative to ``out``."""
+        return f"cases/{slug(self.case.id)}"
+
+    @property
+    def digest(self) -> str:
+        """Identity for resuming: where the output lies and how long it may take do not change it."""
+        data = asdict(replace(self, out="", timeout=0.0))
+        return digest(data)
+
+
+def against(case: Case, reference: str) -> str:
+    """What ``--reference`` means for a case: ``live`` for one on several ranks is the same engine on one device."""
+    return SINGLE if reference == LIVE and case.layout.world > 1 else reference
+
+
+def reference_of(case: Case) -> str:
+    """Which of ``REFERENCES`` a case claims to match: its numerics preset says so."""
+    return "official" if case.numerics.startswith("official-") else "diffusers"
+
+
+def stored_as(job: Job) -> Case:
+    """The case whose sample the store holds for this job: overrides are the engine's alone."""
+    return job.case if job.reference == "self" else replace(job.case, overrides=())
