@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from official_packages import only
 
 from conformance.case import Case
-from conformance.errors import ReferenceMissing
 from conformance.generator import Generator, Probe, Sample
 from conformance.matrix import all_cases
-from reference_impl.official import packages
 
-try:
-    _ABSENT = "" if packages.install() == "1.0.0" else "the official packages are of another version"
-except ReferenceMissing as error:
-    _ABSENT = str(error)
-OFFICIAL = pytest.mark.skipif(bool(_ABSENT), reason=_ABSENT)
+OFFICIAL = only("1.0.0")
 CASES = {case.id: case for case in all_cases()}
 
 

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import torch
 from engine_reference import CPU, DIFFUSERS, DTYPES, MODELS, dit_inputs, engine_connectors, engine_dit
+from official_packages import require
 from safetensors.torch import load_file, save_file
 
 from conformance import checkpoint
-from conformance.errors import InputError, ReferenceMissing
+from conformance.errors import InputError
 from conformance.preparation import check_lora
 from engine import lora
 from engine.models.ltx2 import mapping
 from engine.numerics import PRESETS, Numerics
 from reference_impl.diffusers_load import load
-from reference_impl.official import packages
 from reference_impl.tiny import official_file
 from reference_impl.tiny.build import cached
 from reference_impl.tiny.lora import FILE
@@ -62,12 +62,7 @@ def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("model", MODELS)
 def test_is_bitwise_the_official_merge(model: str, dtype: torch.dtype, strength: float) -> None:
-    try:
-        version = packages.install()
-    except ReferenceMissing as missing:
-        pytest.skip(str(missing))
-    if f"official-{version}" not in PRESETS:
-        pytest.skip(f"the packages are of version {version}")
+    version = require("1.0.0", "1.2.0")
     numerics = PRESETS[f"official-{version}"]()
     from ltx_core.loader.sd_ops import LTXV_LORA_COMFY_RENAMING_MAP
     from ltx_core.loader.single_gpu_model_builder import SingleGPUModelBuilder

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers import LTX2ImageToVideoPipeline, LTX2Pipeline
+from official_packages import require
 
-from conformance.errors import ReferenceMissing
 from engine.numerics import Numerics
 from engine.sampling.given import Given, restore
 from engine.sampling.noiser import noised
-from reference_impl.official import packages
 
 SHAPE = (2, 45, 128)
 DTYPES = (torch.float32, torch.bfloat16)
@@ -69,10 +68,7 @@ def official(latent: torch.Tensor, level: float, tokens: Given) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("strengths", [(), (0.0,), (0.0, 0.3, 0.7)])
 def test_is_bitwise_the_official_noiser(strengths: tuple[float, ...], dtype: torch.dtype, level: float) -> None:
-    try:
-        noiser = "masked" if packages.install() == "1.0.0" else "lerp"
-    except ReferenceMissing as missing:
-        pytest.skip(str(missing))
+    noiser = "masked" if require("1.0.0", "1.2.0") == "1.0.0" else "lerp"
     tokens, latent = given(strengths, dtype), draw(1, dtype)
     expected = official(latent, level, tokens)
     assert torch.equal(noised(latent, draw(2, dtype), level, choice(noiser), tokens), expected)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from official_packages import require
 
-from conformance.errors import InputError, ReferenceMissing
+from conformance.errors import InputError
 from engine.numerics import Numerics
 from engine.sampling import res2s
 from engine.sampling.given import Given
 from engine.sampling.schedule import ScheduleConfig, given, schedule
-from reference_impl.official import packages
 from reference_impl.tiny.build import cached
 
 OFFICIAL = Numerics.official_1_0_0()
@@ -88,19 +88,9 @@ def ours(
     return final, calls
 
 
-def installed() -> None:
-    """Skip without the packages of the version that is the reference."""
-    try:
-        found = packages.install()
-    except ReferenceMissing as missing:
-        pytest.skip(str(missing))
-    if found != "1.0.0":
-        pytest.skip(f"the packages are of version {found}")
-
-
 def theirs(state: States, levels: torch.Tensor, held: dict[str, Given]) -> States:
     """The official loop around the same stand-in."""
-    installed()
+    require("1.0.0")
     from ltx_core.components.diffusion_steps import Res2sDiffusionStep
     from ltx_core.types import LatentState
     from ltx_pipelines.utils.samplers import res2s_audio_video_denoising_loop
@@ -162,7 +152,7 @@ def test_evaluations(steps: int) -> None:
 
 @pytest.mark.parametrize("levels", LEVELS)
 def test_coefficients_are_bitwise_the_official_ones(levels: str) -> None:
-    installed()
+    require("1.0.0")
     from ltx_pipelines.utils.res2s import get_res2s_coefficients
 
     falling = LEVELS[levels][:-1]
@@ -173,7 +163,7 @@ def test_coefficients_are_bitwise_the_official_ones(levels: str) -> None:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_noise_is_bitwise_the_official(batch: int) -> None:
-    installed()
+    require("1.0.0")
     from ltx_pipelines.utils.samplers import _get_new_noise
 
     shape = (batch, *SHAPES["video"][1:])

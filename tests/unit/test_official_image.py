@@ -8,25 +8,19 @@ import numpy as np
 import pytest
 import torch
 from engine_reference import CPU
+from official_packages import require
 from PIL import Image
 
-from conformance.errors import ReferenceMissing
 from conformance.generator import Probe
 from conformance.inputs import draw_picture
 from engine.image import fitted, through_h264
 from engine.models.ltx2 import upsampler
 from engine.models.ltx2.video_vae import model as vae
 from engine.numerics import preset
-from reference_impl.official import packages
 from reference_impl.official.load import DTYPES, load
 from reference_impl.tiny.build import cached
 
-try:
-    NAME = f"official-{packages.install()}"
-except ReferenceMissing as missing:
-    pytest.skip(str(missing), allow_module_level=True)
-if NAME != "official-1.0.0":
-    pytest.skip(f"the packages are {NAME}", allow_module_level=True)
+NAME = f"official-{require('1.0.0')}"
 
 OFFICIAL = preset(NAME)
 SIZES = [(64, 96), (64, 64), (75, 101), (40, 31), (201, 90), (33, 131), (128, 192), (3, 2)]

@@ -20,28 +20,23 @@ from engine_reference import (
     tiny_case,
     tiny_request,
 )
+from official_packages import require
 
 from conformance.case import Guidance
-from conformance.errors import ReferenceMissing
 from conformance.generator import Probe
 from conformance.handshake import handshake
 from conformance.matrix import all_cases
 from engine.generator import build as build_engine
-from engine.numerics import PRESETS, choices, preset
+from engine.numerics import choices, preset
 from engine.sampling import euler, guidance
 from engine.sampling.schedule import ScheduleConfig, schedule
-from reference_impl.official import generator, packages
+from reference_impl.official import generator
 from reference_impl.official.load import Modules, load
 from reference_impl.tiny import official_file
 from reference_impl.tiny.build import MODELS, cached
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-try:
-    NAME = f"official-{packages.install()}"
-except ReferenceMissing as missing:
-    pytest.skip(str(missing), allow_module_level=True)
-if NAME not in PRESETS:
-    pytest.skip(f"the packages are {NAME}", allow_module_level=True)
+NAME = f"official-{require('1.0.0', '1.2.0')}"
 OFFICIAL = preset(NAME)
 # tokens of the first latent frame, of 3 x 5 each, that are given: their timestep is 0
 GIVEN = 15

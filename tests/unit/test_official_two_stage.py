@@ -10,29 +10,25 @@ import numpy as np
 import pytest
 import torch
 from engine_reference import ALL_GUIDANCE, CPU, tiny_case, tiny_request
+from official_packages import require
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from conformance import checkpoint
 from conformance.case import Case, ImageCondition, SecondStage
-from conformance.errors import InputError, ReferenceMissing
+from conformance.errors import InputError
 from conformance.generator import Probe, Sample
 from conformance.handshake import handshake
 from conformance.inputs import HALF_STEP_SEED, STEP_SEED, read_picture
 from engine.generator import build as build_engine
-from reference_impl.official import generator, packages, upsampler
+from reference_impl.official import generator, upsampler
 from reference_impl.official.load import load, load_transformer
 from reference_impl.official.noise import Drawn, InjectedNoise, InjectedStepNoise
 from reference_impl.official.stages import stages
 from reference_impl.tiny import official_file
 from reference_impl.tiny.build import cached
 
-try:
-    NAME = f"official-{packages.install()}"
-except ReferenceMissing as missing:
-    pytest.skip(str(missing), allow_module_level=True)
-if NAME != "official-1.0.0":
-    pytest.skip(f"the packages are {NAME}", allow_module_level=True)
+NAME = f"official-{require('1.0.0')}"
 
 PICTURE = ImageCondition(picture="rings", height=75, width=101, crf=33, strength=0.8)
 # the levels that the pipelines fix

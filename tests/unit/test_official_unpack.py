@@ -7,19 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from official_packages import require
 from released_official import RELEASED
 
-from conformance.errors import ReferenceMissing
 from conformance.tensorfile import Tensor
 from conformance.unpack import fits, official, picture
 from conformance.unpack.fields import Section
 from engine.models.ltx2 import mapping
-from reference_impl.official import packages
 
-try:
-    packages.install()
-except ReferenceMissing as missing:
-    pytest.skip(str(missing), allow_module_level=True)
+require("1.0.0", "1.2.0")
 
 Shapes = dict[str, tuple[int, ...]]
 

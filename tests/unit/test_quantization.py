@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from engine_reference import ALL_GUIDANCE, CPU, DIFFUSERS, DTYPES, dit_inputs, engine_dit, tiny_case, tiny_request
+from official_packages import VERSION, only
 from safetensors.torch import load_file, save_file
 
 from conformance import cli
-from conformance.errors import InputError, ReferenceMissing, UnsupportedCase
+from conformance.errors import InputError, UnsupportedCase
 from conformance.generator import Probe, Sample
 from conformance.handshake import handshake
 from conformance.matrix import all_cases
@@ -29,18 +30,13 @@ from engine.models.ltx2.config import TransformerConfig
 from engine.models.ltx2.transformer import LTX2Transformer
 from engine.quantization import FP8, Fp8Linear
 from reference_impl import diffusers_ltx2
-from reference_impl.official import packages
 from reference_impl.tiny.build import MODELS, cached
 
 FILE = "diffusion_pytorch_model.safetensors"
 CASE = "ltx-2.3/one-stage-t2v/unguided@single+diffusers-bf16"
 ONE = "transformer_blocks.1.audio_ff.net.2.weight"
 Tensors = dict[str, torch.Tensor]
-try:
-    VERSION = packages.install()
-except ReferenceMissing:
-    VERSION = ""
-official = pytest.mark.skipif(not VERSION, reason="the official packages are not installed")
+official = only("1.0.0", "1.2.0")
 
 
 @pytest.fixture
@@ -130,7 +126,7 @@ def test_every_value_is_rounded_as_the_packages_round_it(dtype: torch.dtype, fol
 
 
 @official
-@pytest.mark.skipif(VERSION not in ("1.0.0", "1.2.0"), reason="there is a preset for these versions")
+@official
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", MODELS)
 def test_a_whole_case_is_equal_to_the_official_packages(model: str, dtype: str) -> None:

@@ -8,19 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from official_packages import only
 from spec_check import BF16, FP32, assert_bits, draw, edged, small_integers
 
-from conformance.errors import ReferenceMissing
-from reference_impl.official import packages
 from reference_impl.spec import flow, guidance, layers, res2s, rotary, schedule, text
 from reference_impl.spec.rounding import exact, round_to
 
-try:
-    VERSION = packages.install()
-except ReferenceMissing as error:
-    VERSION = str(error)
-
-pytestmark = pytest.mark.skipif(VERSION != "1.0.0", reason=f"official packages: {VERSION}")
+pytestmark = only("1.0.0")
 DTYPES = (FP32, BF16)
 
 
