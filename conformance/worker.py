@@ -232,17 +232,20 @@ def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, fl
 
 def write_result(job: Job, result: CaseResult) -> str:
     """Complete a result with what the job knows and write it, atomically, to the case's folder."""
+    from conformance import environment
     from conformance.overrides import origin
 
+    own = Path(job.checkpoint).is_relative_to(environment.cache_root() / "tiny")
     picked, departures = origin(job.case)
     command = " ".join([f"conformance run '{picked}'", *map(shlex.quote, departures)])
     for flag, value, usual in (
         ("engine", job.engine, ENGINE),
         ("reference", job.reference, against(job.case, LIVE)),
         ("device", job.device, "cpu"),
+        ("checkpoint", job.checkpoint, job.checkpoint if own else ""),
     ):
         if value != usual:
-            command += f" --{flag} {value}"
+            command += f" --{flag} {shlex.quote(value)}"
     files = {**result.files, "log": f"{job.folder}/log.txt"}
     whole: dict[str, Any] = replace(result, files=files, command=command, job=job.digest).as_dict()
     write_json(Path(job.out) / job.folder / "result.json", whole)

@@ -197,28 +197,19 @@ class Numerics:
 
     @classmethod
     def official_1_0_0(cls) -> Numerics:
-        """What ``ltx-core`` and ``ltx-pipelines`` 1.0.0 (2026-03) do."""
-        return cls(
-            rope_grid_dtype="float64",
+        """What ``ltx-core`` and ``ltx-pipelines`` 1.0.0 (2026-03) do; the rest as diffusers."""
+        return replace(
+            cls.diffusers(),
             rope_rounding="product-rounded",
             positions_dtype="model",
             timestep_shape="token",
             text_mask="none",
-            connector_mask="zeros",
-            connector_batch="separate",
-            feature_rms_dtype="model",
-            qk_norm="rounded-once",
-            stg="values",
-            autocast="off",
-            attention="sdpa",
-            row_reduce_dtype="float32",
             cfg_batch="sequential",
             token_memory="copy",
             latent_dtype="model",
             x0_dtype="model",
             velocity_dtype="model",
             guider_dtype="model",
-            av_timestep="cross",
             given_tokens="blended",
             image_fit="cropped",
             image_normal_dtype="model",
@@ -229,25 +220,17 @@ class Numerics:
             schedule_tokens="4096",
             schedule_grid="float32",
             schedule_shift="reciprocal",
-            vocoder_dtype="model",
             vocoder_clamp="clamped",
             resampler_dtype="float32",
             lora_delta_dtype="model",
             upsample_dtype="model",
             second_given_frame="encoded",
             audio_handoff="direct",
-            audio_stage="second",
-            sde_noise_dtype="float64",
-            sde_levels_dtype="float32",
-            res2s_coefficients="float64",
-            midpoint_dtype="model",
-            midpoint_level="float32",
-            second_memory="noise",
         )
 
     @classmethod
     def official_1_2_0(cls) -> Numerics:
-        """What ``ltx-core`` and ``ltx-pipelines`` 1.2.0 (2026-08) do."""
+        """What ``ltx-core`` and ``ltx-pipelines`` 1.2.0 (2026-08) do; the rest as 1.0.0."""
         return replace(
             cls.official_1_0_0(),
             positions_dtype="float32",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +43,21 @@ def tapped(
         return guided
 
     return function
+
+
+def ended(sampler: Callable[..., Any], probe: Probe) -> tuple[Callable[..., Any], dict[str, torch.Tensor]]:
+    """A sampling loop without its progress bar that taps its final states, and where it leaves them, packed."""
+    packed: dict[str, torch.Tensor] = {}
+
+    def loop(*args: Any, **kwargs: Any) -> Any:
+        with contextlib.redirect_stderr(io.StringIO()):
+            states = sampler(*args, **kwargs)
+        for stream, state in zip(STREAMS, states, strict=True):
+            packed[stream] = state.latent
+            probe.tap(f"latents/final/{stream}", state.latent)
+        return states
+
+    return loop, packed
 
 
 @contextmanager

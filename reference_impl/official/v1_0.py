@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from conformance.generator import Probe
 from reference_impl.official.arguments import guiders
 from reference_impl.official.noise import InjectedNoise, InjectedStepNoise
 from reference_impl.official.stages import HQ, ONE_STAGE, STREAMS, TWO_STAGE, Stage
-from reference_impl.official.taps import tapped
+from reference_impl.official.taps import ended, tapped
 
 PIPELINES: tuple[str, ...] = (*ONE_STAGE, *TWO_STAGE, *HQ)
 SKIPS_V2A = True
@@ -54,18 +53,9 @@ def denoise(
     from ltx_pipelines.utils import denoise_audio_video
     from ltx_pipelines.utils.types import PipelineComponents
 
-    packed: dict[str, torch.Tensor] = {}
-    sampler = _res2s(dtype) if stage.second_order else _euler()
     denoise = tapped(_denoiser(modules.transformer, stage, request, text), probe, stage.second_order)
-
-    def loop(*arguments: Any) -> Any:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
-            states = sampler(*arguments, denoise_fn=denoise)
-        packed.update({stream: state.latent for stream, state in zip(STREAMS, states, strict=True)})
-        for stream in STREAMS:
-            probe.tap(f"latents/final/{stream}", packed[stream])
-        return states
-
+    sampler = _res2s(dtype) if stage.second_order else _euler()
+    loop, packed = ended(partial(sampler, denoise_fn=denoise), probe)
     device = next(modules.transformer.parameters()).device
     sigmas = stage.sigmas.to(device)
     start = {} if initial is None else {"noise_scale": sigmas[0]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +16,7 @@ from conformance.generator import Probe
 from reference_impl.official.arguments import guiders
 from reference_impl.official.noise import InjectedNoise, InjectedStepNoise
 from reference_impl.official.stages import HQ, ONE_STAGE, STREAMS, TWO_STAGE, Stage
-from reference_impl.official.taps import tapped
+from reference_impl.official.taps import ended, tapped
 
 PIPELINES: tuple[str, ...] = (*ONE_STAGE, *TWO_STAGE, *HQ)
 SKIPS_V2A = False
@@ -79,21 +77,11 @@ def denoise(
     from ltx_pipelines.utils.blocks import DiffusionStage
     from ltx_pipelines.utils.types import ModalitySpec
 
-    packed: dict[str, torch.Tensor] = {}
     contexts = {stream: getattr(text["pos"], f"{stream}_encoding") for stream in STREAMS}
     denoiser = tapped(
         _denoiser(stage, request, text, contexts), probe, stage.second_order, lambda result: result.denoised
     )
-    sampler = _res2s(dtype) if stage.second_order else _euler()
-
-    def loop(**arguments: Any) -> Any:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
-            states = sampler(**arguments)
-        packed.update({stream: state.latent for stream, state in zip(STREAMS, states, strict=True)})
-        for stream in STREAMS:
-            probe.tap(f"latents/final/{stream}", packed[stream])
-        return states
-
+    loop, packed = ended(_res2s(dtype) if stage.second_order else _euler(), probe)
     size, dit = stage.size, modules.transformer.velocity_model
     device, weights = next(dit.parameters()).device, dit.state_dict()
     sigmas = stage.sigmas.to(device)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_reference import ALL_GUIDANCE, CPU, DIFFUSERS, MODELS, dit_inputs, engine_dit
+from engine_reference import ALL_GUIDANCE, CPU, DIFFUSERS, MODELS, dit_inputs, engine_dit, tiny_request
 from parallel_cases import case, engine, merged, on_all, on_ranks, places, relative, single
 from ranks import run_ranks
 from torch import nn
@@ -30,6 +30,7 @@ from engine.models.ltx2.transformer import LTX2Transformer, ModelInputs
 from engine.numerics import Numerics
 from engine.parallel import mesh, tensor
 from engine.parallel.ltx2 import parallelize_ltx2
+from engine.parallel.models import on_ranks as models_on_ranks
 from reference_impl.tiny.build import cached
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -255,3 +256,22 @@ def test_autocast_is_refused() -> None:
     model = engine_dit("ltx-2.3", torch.float32)
     with pytest.raises(UnsupportedCase, match="'autocast' is 'model'; under tensor parallelism it is 'off'"):
         run_ranks(2, lambda rank: parallelize_ltx2(model, places(2), replace(DIFFUSERS, autocast="model")))
+
+
+def _shares(rank: int, two_stages: Any) -> list[tuple[int, ...]]:
+    loader = engine(two_stages.model)._loader
+    models = loader.models(two_stages, DIFFUSERS)
+    made, _ = models_on_ranks(models, mesh.make(two_stages.layout, CPU), DIFFUSERS)
+    assert made.second is not None
+    return [tuple(dit.transformer_blocks[0].attn1.to_q.weight.shape) for dit in (made.first, made.second[1])]
+
+
+def test_the_transformers_of_both_stages_are_sharded() -> None:
+    second = SecondStage(sigmas=(0.9, 0.4), lora_first=0.0, lora_second=1.0)
+    two_stages = replace(
+        case("ltx-2.3", "fp32", "tp2"),
+        pipeline="two-stage-t2v",
+        request=tiny_request(height=128, width=192, second=second),
+    )
+    engine("ltx-2.3")._loader.common("fp32")
+    assert run_ranks(2, _shares, two_stages) == [[(64, 128), (64, 128)]] * 2

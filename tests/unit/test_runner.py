@@ -21,9 +21,11 @@ from conformance.errors import InputError
 from conformance.jsonio import read_json
 from conformance.matrix import all_cases
 from conformance.pool import Outcome
-from conformance.results import CaseResult, Results
+from conformance.results import CaseResult, Results, unjudged
 from conformance.runner import Options, collect, make_jobs, open_out, run_jobs
 from conformance.verdicts import EXIT_INFRA, Verdict
+from conformance.worker import write_result
+from reference_impl.tiny.build import cached
 from reports.merge import merge
 from reports.render import write_report
 from reports.text import visible
@@ -137,6 +139,18 @@ def test_a_result_that_cannot_be_read_back_spares_the_rest(tmp_path: Path, monke
     result = runner.result_of(job, outcome)
     assert result.verdict == Verdict.INFRA_ERROR
     assert "the result cannot be read back" in result.reason
+
+
+def test_the_command_of_a_result_names_a_checkpoint_that_is_not_the_projects(tmp_path: Path) -> None:
+    job = make_jobs(CASES[:1], _options(tmp_path))[0]
+    result = unjudged(job.case, job.gate, Verdict.UNSUPPORTED, "", seconds={})
+    commands = {}
+    for name, folder in (("own", str(cached(job.case.model))), ("given", "/models/my model")):
+        written = replace(job, out=str(tmp_path / name), checkpoint=folder)
+        write_result(written, result)
+        commands[name] = read_json(tmp_path / name / job.folder / "result.json")["command"]
+    assert commands["own"].endswith("--engine fakes:good --reference fakes:good")
+    assert commands["given"] == f"{commands['own']} --checkpoint '/models/my model'"
 
 
 def test_a_folder_is_one_run_at_a_time_and_an_old_report_does_not_outlive_the_start(tmp_path: Path) -> None:
