@@ -259,7 +259,9 @@ def test_the_name_of_a_file_is_text_on_the_page(
     monkeypatch.setattr("sys.argv", ["conformance", *words])
     assert cli.main([*words, "--reference", "fakes:good", "--json", "-"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["cases"]
-    assert result["command"].endswith(f"--image {name_of(pixels())} --engine fakes:good --reference fakes:good")
+    assert result["command"].endswith(
+        f"--image {name_of(pixels())} --engine fakes:good --reference fakes:good --checkpoint /none"
+    )
     page = (tmp_path / "out" / "index.html").read_text()
     assert "onerror=alert" in page, "the command that was run is shown"
     assert "<img src=x" not in page
