@@ -44,6 +44,19 @@ _VARIABLE_PREFIXES = ("ATEN_", "CUDNN_", "DNNL_", "MKL_", "NCCL_", "OMP_", "ONED
 _FP32_PRECISION = ("cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv")
 
 
+def settle() -> None:
+    """torch's settings for runs that are compared: float32 is float32, and a repeated convolution has the same bits.
+
+    torch's own defaults are TF32 in cuDNN's convolutions (2^-11 instead of 2^-24) and algorithms that add atomically.
+    """
+    import torch
+
+    for name in _FP32_PRECISION:
+        attrgetter(name)(torch.backends).fp32_precision = "ieee"
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def versions() -> dict[str, str]:
     """Python and package versions; ``absent`` for a package that is not installed."""
     found = {"python": platform.python_version()}

@@ -105,6 +105,7 @@ def _generate(job: Job, spec: str, side: str, report: Report, device: str) -> Sa
 
     report(f"{side}, loading")
     torch.set_num_threads(job.threads)
+    environment.settle()
 
     def on_tap(name: str) -> None:
         if "/block." not in name:  # hundreds of them, and a hang is placed well enough without
