@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch.distributed as dist
 
-# methods of a process group -> the functions of torch.distributed that call them
+# methods of a process group -> the functions of torch.distributed that call them; torch 2.11 lacks some
 COLLECTIVES = {
     "allreduce": "all_reduce",
     "allreduce_coalesced": "all_reduce_coalesced",
@@ -51,7 +51,8 @@ def record(places: Places) -> None:
     the process.
     """
     for method, name in COLLECTIVES.items():
-        setattr(dist.ProcessGroup, method, _noted(getattr(dist.ProcessGroup, method), name, places))
+        if hasattr(dist.ProcessGroup, method):
+            setattr(dist.ProcessGroup, method, _noted(getattr(dist.ProcessGroup, method), name, places))
     setattr(dist.Work, "wait", _waited(dist.Work.wait, places))  # noqa: B010
 
 

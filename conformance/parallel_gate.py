@@ -47,7 +47,7 @@ def judge(
 ) -> tuple[Comparison, tuple[TapResult, ...]]:
     """The comparison with the gate's verdict, and the taps behind it."""
     result = compare(candidate, reference, limits=None, clip=clip, given_frames=case.request.given_frames)
-    allowed = bounds(case.layout, case.dtype)
+    allowed = bounds(case.layout, case.dtype, candidate.ledger.get("device", {}).get("kind", "cpu"))
     differing = _differing(candidate, reference)
     taps = _taps(candidate, reference, differing, allowed)
     verdict, reason = result.verdict, result.reason

@@ -67,7 +67,7 @@ class Engine:
             spread=spread,
         )
         states, text = run.text()
-        stages = run.stages(text)
+        stages = run.stages(states, text)
         last, heard = stages[-1], stages[0 if rounding.audio_stage == "first" else -1]
         final = {"video": last.final["video"].float(), "audio": heard.final["audio"].float()}
         frames, waveform = self._decode(models.parts, final, last.sizes, rounding, probe)

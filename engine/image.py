@@ -45,12 +45,12 @@ def through_h264(picture_HW3: np.ndarray, crf: int) -> np.ndarray:
         return next(frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
 
 
-def fitted(picture_HW3: np.ndarray, height: int, width: int, numerics: Numerics) -> torch.Tensor:
-    """A uint8 picture of any size to [1,3,1,height,width] in [-1,1], float32, as ``image_fit`` says."""
+def fitted(picture_HW3: np.ndarray, height: int, width: int, numerics: Numerics, device: torch.device) -> torch.Tensor:
+    """A uint8 picture of any size to [1,3,1,height,width] in [-1,1], float32 on ``device``, as ``image_fit`` says."""
     if numerics.image_fit == "cropped":
-        return _cropped(picture_HW3, height, width)
+        return _cropped(picture_HW3, height, width, device)
     unit = torch.from_numpy(_stretched(picture_HW3, height, width).astype(np.float32) / 255.0)
-    return (2.0 * unit - 1.0).permute(2, 0, 1)[None, :, None]
+    return (2.0 * unit - 1.0).permute(2, 0, 1)[None, :, None].to(device)
 
 
 def _stretched(picture_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -62,15 +62,17 @@ def _stretched(picture_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(picture.resize((width, height), PIL.Image.Resampling.BILINEAR))
 
 
-def _cropped(picture_HW3: np.ndarray, height: int, width: int) -> torch.Tensor:
+def _cropped(picture_HW3: np.ndarray, height: int, width: int, device: torch.device) -> torch.Tensor:
     """As much of the middle as fits the shape: resized bilinearly, without a low-pass filter, until it covers the clip.
+
+    On the device: weights of an interpolation differ between devices in their last bits.
 
     Source: ``load_image_conditioning`` of ltx-pipelines 1.0.0, bit for bit.
     """
     rows, columns = picture_HW3.shape[:2]
     scale = max(height / rows, width / columns)
     covering = (math.ceil(rows * scale), math.ceil(columns * scale))
-    pixels = torch.from_numpy(picture_HW3.astype(np.float32)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(picture_HW3.astype(np.float32)).to(device).permute(2, 0, 1)[None]
     pixels = functional.interpolate(pixels, size=covering, mode="bilinear", align_corners=False)
     top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
     return pixels[:, :, None, top : top + height, left : left + width] / 127.5 - 1.0

@@ -38,6 +38,8 @@ class Numerics:
     connector_batch: the connectors run once per prompt (``separate``), or once for both (``pair``).
     feature_rms_dtype: dtype in which LTX-2.3 normalises the text encoder's states.
     qk_norm: query and key norms round once, after the weight, or also before it (``rounded-twice``).
+    block_norm: norms without a weight, before each layer of a block, are separate float32 operations (``composed``), or
+        torch's operator (``fused``): one kernel, with another order of its sum, on CUDA.
     stg: a block that STG perturbs has the ``values`` in place of its self attention, or ``zeros``.
     autocast: the DiT runs as it is (``off``), or under torch's autocast to the ``model`` dtype, which computes norms
         and sums in float32. Nothing where that dtype is float32.
@@ -51,6 +53,8 @@ class Numerics:
     latent_dtype: dtype of the state between steps.
     x0_dtype: dtype that each branch's x0 and the guided x0 are rounded to.
     velocity_dtype: dtype that the velocity of an Euler step is rounded to.
+    velocity_divisor: the velocity of an Euler step is divided by its noise level as a ``tensor``, or as a Python
+        ``number``, which CUDA multiplies by the reciprocal of.
     guider_dtype: dtype in which branches are combined and rescaled.
     av_timestep: the audio-video adaLN heads of a modality read the ``cross`` modality's noise level or their
         ``own`` timestep; or their scale and shift the own and their gate the other (``own-cross-gate``). Equal numbers
@@ -103,6 +107,7 @@ class Numerics:
     connector_batch: Literal["separate", "pair"]
     feature_rms_dtype: Dtype
     qk_norm: Literal["rounded-once", "rounded-twice"]
+    block_norm: Literal["composed", "fused"]
     stg: Literal["values", "zeros"]
     autocast: Literal["off", "model"]
     attention: Literal["sdpa", "math", "flash", "efficient", "cudnn", "fa3"]
@@ -112,6 +117,7 @@ class Numerics:
     latent_dtype: Dtype
     x0_dtype: Dtype
     velocity_dtype: Dtype
+    velocity_divisor: Literal["tensor", "number"]
     guider_dtype: Dtype
     av_timestep: Literal["cross", "own", "own-cross-gate"]
     given_tokens: Literal["restored", "blended"]
@@ -158,6 +164,7 @@ class Numerics:
             connector_batch="pair",
             feature_rms_dtype="model",
             qk_norm="rounded-once",
+            block_norm="composed",
             stg="values",
             autocast="off",
             attention="sdpa",
@@ -167,6 +174,7 @@ class Numerics:
             latent_dtype="float32",
             x0_dtype="float32",
             velocity_dtype="float32",
+            velocity_divisor="tensor",
             guider_dtype="float32",
             av_timestep="cross",
             given_tokens="restored",
@@ -205,11 +213,13 @@ class Numerics:
             timestep_shape="token",
             text_mask="none",
             connector_batch="separate",
+            block_norm="fused",
             cfg_batch="sequential",
             token_memory="copy",
             latent_dtype="model",
             x0_dtype="model",
             velocity_dtype="model",
+            velocity_divisor="number",
             guider_dtype="model",
             given_tokens="blended",
             image_fit="cropped",

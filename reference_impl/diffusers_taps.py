@@ -219,11 +219,13 @@ def _tap_step(pipeline: Traced, run: Recording, kwargs: dict[str, Any], branches
 
 
 def _component_hooks(pipeline: Traced, run: Recording, probe: Probe) -> Iterator[Any]:
+    tap = probe.tap if run.new_text else run.tap  # what the first stage makes belongs to the request
+
     def connected(module: torch.nn.Module, args: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
         signs = ("neg", "pos") if pipeline.do_classifier_free_guidance else ("pos",)
         for stream, context in zip(STREAMS, output, strict=False):  # the mask follows
             for sign, part in zip(signs, context.chunk(len(signs)), strict=True):
-                probe.tap(f"connector/{sign}/{stream}", part)
+                tap(f"connector/{sign}/{stream}", part)
 
     def entering(name: str) -> Callable[..., None]:
         return lambda module, args: probe.tap(name, args[0])
@@ -235,8 +237,7 @@ def _component_hooks(pipeline: Traced, run: Recording, probe: Probe) -> Iterator
         run.pixels = args[0]
         run.tap("image/pixels", args[0])
 
-    if run.new_text:
-        yield pipeline.connectors.register_forward_hook(connected)
+    yield pipeline.connectors.register_forward_hook(connected)
     yield pipeline.vae.encoder.register_forward_pre_hook(encoding)
     yield pipeline.vae.decoder.register_forward_pre_hook(entering("latents/decode/video"))
     yield pipeline.audio_vae.decoder.register_forward_pre_hook(entering("latents/decode/audio"))

@@ -62,10 +62,6 @@ def _batched(
     """One connector call for all prompts, compacted with the first row's mask: right for equal lengths only."""
     embeds = torch.cat([states.embeds for states in text.values() if states.embeds is not None])
     masks = torch.cat([states.mask for states in text.values() if states.mask is not None])
-    for prompt, states in text.items():
-        if states.embeds is not None and states.mask is not None:
-            probe.tap(f"text/{prompt}/embeds", states.embeds)
-            probe.tap(f"text/{prompt}/mask", states.mask)
     video, audio = connectors(embeds, masks[:1].expand_as(masks), numerics)
     names = list(text)
     out: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}

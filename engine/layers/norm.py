@@ -23,6 +23,11 @@ def fused_rms_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
     return functional.rms_norm(x, x.shape[-1:], eps=eps)
 
 
+def block_norm(x: torch.Tensor, eps: float, numerics: Numerics) -> torch.Tensor:
+    """One or the other, as ``numerics.block_norm`` says."""
+    return fused_rms_norm(x, eps) if numerics.block_norm == "fused" else rms_norm(x, eps)
+
+
 class QKNorm(nn.RMSNorm):
     """RMS norm with a weight, as queries and keys have it. float32 inside.
 

@@ -104,10 +104,14 @@ class Run:
         states = {
             name: components.encode(self.models.parts, each, request.text_tokens) for name, each in prompts.items()
         }
+        for name, each in states.items():
+            for part, tensor in (("embeds", each.embeds), ("mask", each.mask)):
+                if tensor is not None:
+                    self.probe.tap(f"text/{name}/{part}", tensor)
         return states, contexts(self.models.connectors, states, self.numerics, self.probe)
 
-    def stages(self, text: Text) -> tuple[Stage, ...]:
-        """The one stage, or both."""
+    def stages(self, states: Mapping[str, TextStates], text: Text) -> tuple[Stage, ...]:
+        """The one stage, or both; the arguments are what ``text`` returned."""
         source = noise_generator(self.request.seed)
         if self.request.second is None:
             return (self._first(text, source),)
@@ -119,6 +123,8 @@ class Run:
         small = positions.unpack_video(first.final["video"], first.sizes.video[2:])
         large = upsample(upsampler, self.models.parts.vae, small, self.numerics, self.probe)
         with self.probe.scope("stage.2"):
+            if self.numerics.connector_batch == "pair":  # of the one prompt that is used
+                text = contexts(self.models.connectors, {"pos": states["pos"]}, self.numerics, self.probe)
             return first, self._second(transformer, self.request.second, text, source, first, large)
 
     def _first(self, text: Text, source: torch.Generator) -> Stage:
@@ -205,7 +211,7 @@ class Run:
         if condition.strength < 1.0 and self.numerics.given_tokens == "restored":
             raise bad_field("request.image", "strength", condition.strength, "1.0, as given tokens are restored")
         picture = image.through_h264(read_picture(condition), condition.crf)
-        pixels = image.fitted(picture, height, width, self.numerics).to(self._device, parts.vae.dtype)
+        pixels = image.fitted(picture, height, width, self.numerics, self._device).to(parts.vae.dtype)
         self.probe.tap("image/pixels", pixels)
         first_BCFHW = components.encode_image(parts, pixels, self.numerics)
         batch = len(self.request.prompts)

@@ -48,8 +48,6 @@ def contexts(
         if embeds is None or mask is None:
             name = "embeds" if embeds is None else "mask"
             raise InputError(f"ltx2: {name!r} of prompt {prompt!r} is missing; expected a tensor")
-        probe.tap(f"text/{prompt}/embeds", embeds)
-        probe.tap(f"text/{prompt}/mask", mask)
         given[prompt] = (embeds, mask)
     # neg before pos
     calls = [sorted(given)] if numerics.connector_batch == "pair" else [[prompt] for prompt in given]

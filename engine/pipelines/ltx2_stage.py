@@ -228,7 +228,9 @@ def _euler(denoiser: _Denoiser, start: States, levels: torch.Tensor, latents: La
         guided = denoiser.x0(step_tap(index), state, now)
         for stream in STREAMS:
             x, given = state[stream], denoiser.blended if stream == "video" else None
-            slope = euler.to_velocity(x, restore(guided[stream], given), now, velocity_dtype)
+            slope = euler.to_velocity(
+                x, restore(guided[stream], given), now, velocity_dtype, divisor=numerics.velocity_divisor
+            )
             state[stream] = euler.step(x, slope, now, later, x.dtype)
         if held is not None:
             state["video"] = with_first(start["video"], state["video"], latents, numerics)

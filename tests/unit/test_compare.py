@@ -261,7 +261,7 @@ def test_latents_of_another_dtype_are_compared_but_not_exact() -> None:
     assert not result.latents["video"].hash_equal
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.permutations(range(5)), seed=st.integers(0, 1000))
 def test_the_order_of_frames_does_not_change_the_numbers(order: list[int], seed: int) -> None:
     reference = sample(seed, outputs=1, frames=5, audio=False)
@@ -277,7 +277,7 @@ def test_the_order_of_frames_does_not_change_the_numbers(order: list[int], seed:
     assert [mixed.frames[order.index(i)].metrics for i in range(5)] == [frame.metrics for frame in straight.frames]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(levels=st.integers(1, 30), loosened=st.floats(0, 20))
 def test_a_looser_limit_never_turns_a_pass_into_a_failure(levels: int, loosened: float) -> None:
     reference = sample(audio=False)

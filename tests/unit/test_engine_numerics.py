@@ -68,6 +68,35 @@ def _forwards(monkeypatch: pytest.MonkeyPatch, numerics: Numerics) -> list[Any]:
     return seen
 
 
+def _fused_norms(monkeypatch: pytest.MonkeyPatch, numerics: Numerics) -> list[Any]:
+    """Widths that torch's norm without a weight is called for."""
+    seen, real = [], functional.rms_norm
+
+    def spy(x: torch.Tensor, shape: Any, weight: torch.Tensor | None = None, eps: float | None = None) -> torch.Tensor:
+        if weight is None:
+            seen.append(x.shape[-1])
+        return real(x, shape, weight, eps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(functional, "rms_norm", spy)
+        _sampled(numerics)
+    return seen
+
+
+def _divisors(monkeypatch: pytest.MonkeyPatch, numerics: Numerics) -> list[Any]:
+    """What Euler steps divide by."""
+    seen, real = [], torch.Tensor.__truediv__
+
+    def spy(x: torch.Tensor, divisor: Any) -> torch.Tensor:
+        seen.append(type(divisor).__name__)
+        return real(x, divisor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "__truediv__", spy)
+        _sampled(numerics)
+    return seen
+
+
 def _connector_calls(monkeypatch: pytest.MonkeyPatch, numerics: Numerics) -> list[Any]:
     """Batches of the video connector, and whether its first attention has a mask."""
     connectors, seen = engine_connectors("ltx-2.3", torch.float32), []
@@ -83,6 +112,8 @@ def _connector_calls(monkeypatch: pytest.MonkeyPatch, numerics: Numerics) -> lis
 
 
 CALLS: dict[str, Callable[[pytest.MonkeyPatch, Numerics], list[Any]]] = {
+    "block_norm": _fused_norms,
+    "velocity_divisor": _divisors,
     "timestep_shape": _forwards,
     "text_mask": _forwards,
     "cfg_batch": _forwards,

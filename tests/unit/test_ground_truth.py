@@ -43,7 +43,7 @@ def same(loaded: Sample, stored: Sample) -> None:
     assert loaded.shared == stored.shared
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(*[st.integers(1, 3)] * 2, *[st.integers(1, 9)] * 2),

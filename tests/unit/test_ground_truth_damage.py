@@ -140,7 +140,7 @@ def test_duplicates_and_orphans_are_red(store: Store) -> None:
     assert store.verify() == [f"{store.root / 'objects' / 'stray.png'}: orphan: no manifest refers to it"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_fuzzed_manifest_never_raises_anything_else(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

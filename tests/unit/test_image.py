@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from engine_reference import tiny_case, tiny_request
+from engine_reference import CPU, tiny_case, tiny_request
 
 from conformance.case import PICTURES, ImageCondition
 from conformance.errors import InputError
@@ -50,7 +50,7 @@ def test_encoding_costs_quality_and_zero_costs_nothing() -> None:
 def test_pixels_reach_the_ends_of_the_range_and_keep_their_places() -> None:
     picture = np.zeros((2, 3, 3), np.uint8)
     picture[0, 2] = (255, 51, 0)
-    pixels = image.fitted(picture, 2, 3, Numerics.diffusers())
+    pixels = image.fitted(picture, 2, 3, Numerics.diffusers(), CPU)
     assert pixels.shape == (1, 3, 1, 2, 3)
     torch.testing.assert_close(pixels[0, :, 0, 0, 2], torch.tensor([1.0, -0.6, -1.0]))
     assert (pixels[0, :, 0, 1] == -1).all()
@@ -96,7 +96,7 @@ def test_a_picture_of_another_size_is_stretched_as_the_image_to_video_pipeline_d
     pixels = reference.generate(case, Probe(depth="step")).tensors["image/pixels"]
     encoded = image.through_h264(draw_picture("rings", *size), crf)
     assert encoded.shape[:2] == (size if crf == 0 else tuple(side // 2 * 2 for side in size))
-    assert torch.equal(image.fitted(encoded, 64, 96, Numerics.diffusers()), pixels)
+    assert torch.equal(image.fitted(encoded, 64, 96, Numerics.diffusers(), CPU), pixels)
 
 
 def test_a_picture_too_small_to_encode_is_named() -> None:

@@ -63,7 +63,7 @@ def test_one_test_case_for_each_case_and_gate(tmp_path: Path) -> None:
     assert len(names) == len(set(names)) == 22
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters()))
 @example("\ufffe\uffff\x0b\x00\ud800\u202e")
 def test_any_text_gives_well_formed_xml(text: str) -> None:

@@ -35,7 +35,7 @@ def assert_equal_bits(
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.sampled_from((1, 3, 4, 8, 10, 32))),
     shared=st.booleans(),
@@ -52,7 +52,7 @@ def test_bits_of_the_twin_at_any_shape(
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy, in the interpreter
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), special=st.booleans())
 def test_bits_of_the_twin_at_any_value(dtype: torch.dtype, rounding: str, seed: int, special: bool) -> None:
     """Any bit pattern for x, cos and sin, or mostly infinities, NaN, subnormals and zeros of both signs."""

@@ -98,7 +98,7 @@ def test_nan_stays_nan(function: object) -> None:
     assert math.isnan(function(pair(broken, a)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), samples=st.integers(2, 3000), factor=st.floats(1.5, 20))
 def test_identity_symmetry_monotonicity(seed: int, samples: int, factor: float) -> None:
     a, b = wave(seed, samples), wave(seed + 1, samples)

@@ -122,7 +122,7 @@ def test_a_local_defect_shows_in_the_worst_tile() -> None:
 
 
 @pytest.mark.parametrize("name", FRAME_METRICS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), height=st.integers(7, 40), width=st.integers(7, 40))
 def test_identity_and_symmetry(name: str, seed: int, height: int, width: int) -> None:
     a, b = image(seed, height, width), image(seed + 1, height, width)
@@ -133,7 +133,7 @@ def test_identity_and_symmetry(name: str, seed: int, height: int, width: int) ->
 
 
 @pytest.mark.parametrize("name", FRAME_METRICS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), scale=st.integers(1, 5))
 def test_a_larger_difference_is_worse(name: str, seed: int, scale: int) -> None:
     rng = np.random.default_rng(seed)

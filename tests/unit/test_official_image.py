@@ -40,7 +40,7 @@ def test_pictures_of_any_size_are_fitted_alike(size: tuple[int, int], crf: int, 
     Image.fromarray(picture).save(tmp_path / "picture.png")
     for dtype in DTYPES.values():
         theirs = load_image_conditioning(str(tmp_path / "picture.png"), 64, 96, dtype, CPU, crf)
-        mine = fitted(through_h264(picture, crf), 64, 96, OFFICIAL).to(dtype)
+        mine = fitted(through_h264(picture, crf), 64, 96, OFFICIAL, CPU).to(dtype)
         assert mine.shape == (1, 3, 1, 64, 96)
         assert torch.equal(mine, theirs)
         assert theirs.float().std() > 0.2
@@ -55,7 +55,7 @@ def test_the_frame_is_encoded_and_latents_are_upsampled_alike(model: str, dtype:
     folder = cached(model)
     theirs = load(folder, dtype, "cpu", 32, image=True, second=True)
     mine = vae.load(folder / "vae", DTYPES[dtype], CPU)
-    pixels = fitted(_picture(75, 101), 64, 96, OFFICIAL).to(DTYPES[dtype])
+    pixels = fitted(_picture(75, 101), 64, 96, OFFICIAL, CPU).to(DTYPES[dtype])
     latents = vae.normalise(mine, vae.encode(mine, pixels))
     assert torch.equal(latents, theirs.video_encoder(pixels))
     larger = upsampler.load(folder / "latent_upsampler", DTYPES[dtype], CPU)

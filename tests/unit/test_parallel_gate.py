@@ -214,7 +214,7 @@ def _verdict(case: Case, candidate: Sample, reference: Sample) -> tuple[Verdict,
 def test_every_rule_of_the_gate() -> None:
     base = _base()
     assert _verdict(TP2_FP32, base, base)[0] == Verdict.PASS_EXACT
-    allowed = bounds(TP2_FP32.layout, "fp32")
+    allowed = bounds(TP2_FP32.layout, "fp32", "cpu")
     final, inner = "latents/final/video", "step.000/cond/block.00/ff/out"
     close = _with_tap(_with_tap(base, final, 0.5 * allowed.final), inner, 1e-3)
     verdict, reason = _verdict(TP2_FP32, close, base)
@@ -255,12 +255,28 @@ def test_taps_must_be_there_and_alike() -> None:
 def test_bounds_follow_from_the_layout() -> None:
     for name in ("cfg2", "cfg4", "ulysses2", "ulysses4", "cfg2-ulysses2"):
         for dtype in ("fp32", "bf16"):
-            exact = bounds(Layout.parse(name), dtype)
+            exact = bounds(Layout.parse(name), dtype, "cpu")
             assert (exact.first_forward, exact.final, exact.decoded) == (0.0, 0.0, 0.0)
     for name in ("tp2", "ring2", "ulysses2-ring2", "cfg2-tp2"):
-        fp32, bf16 = (bounds(Layout.parse(name), dtype) for dtype in ("fp32", "bf16"))
+        fp32, bf16 = (bounds(Layout.parse(name), dtype, "cpu") for dtype in ("fp32", "bf16"))
         assert 0 < fp32.first_forward < fp32.final < bf16.final < 1
-    assert "tp sums" in bounds(Layout.parse("tp2"), "fp32").reason
+    assert "tp sums" in bounds(Layout.parse("tp2"), "fp32", "cpu").reason
+
+
+def test_on_a_gpu_rows_decide_about_bits_and_branches_do_not() -> None:
+    assert bounds(Layout.parse("cfg2"), "fp32", "cuda:0").final == 0.0
+    assert "fewer rows" in bounds(Layout.parse("ulysses2"), "fp32", "cuda:0").reason
+    assert bounds(Layout.parse("cfg2-ulysses2"), "bf16", "cuda:0") == replace(
+        bounds(Layout.parse("tp2"), "bf16", "cpu"), reason=bounds(Layout.parse("ulysses2"), "bf16", "cuda:0").reason
+    )
+
+
+def test_the_candidate_s_device_decides_about_the_bounds() -> None:
+    case = CASES["ltx-2.3/one-stage-t2v/all-guidance@ulysses2+diffusers-fp32"]
+    base = _base()
+    close = _with_tap(base, "step.000/cond/block.00/ff/out", 1e-6)
+    assert _verdict(case, close, base)[0] == Verdict.FAIL
+    assert _verdict(case, replace(close, ledger={"device": {"kind": "cuda:0"}}), base)[0] == Verdict.PASS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

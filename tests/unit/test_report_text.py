@@ -168,7 +168,7 @@ def test_the_step_plot_draws_what_is_not_finite_as_a_cross() -> None:
     assert str(step_plot([])) == ""
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(min_value=0) | st.just(math.nan) | st.none(), max_size=5), st.floats(min_value=0) | st.none())
 def test_any_steps_give_a_plot_inside_its_frame(values: list[float | None], limit: float | None) -> None:
     svg = str(step_plot([StepResult(step=i, video=value, audio=value) for i, value in enumerate(values)], limit))

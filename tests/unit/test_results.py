@@ -121,7 +121,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_whatever_stands_in_a_case_it_parses_or_is_an_input_error(data: st.DataObject) -> None:
     case = copy.deepcopy(json.loads(dumps(_case().as_dict())))

@@ -62,7 +62,7 @@ def entries(draw: st.DrawFn) -> list[thresholds.Entry]:
     return made
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(entries())
 def test_what_is_written_is_read_back_equal(made: list[thresholds.Entry]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +71,7 @@ def test_what_is_written_is_read_back_equal(made: list[thresholds.Entry]) -> Non
         assert thresholds.load(path).entries == {entry.case: entry for entry in made}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(places(file())), JUNK)
 def test_one_corrupt_value_is_refused_or_kept_exactly(place: tuple[Any, ...], junk: Any) -> None:
     """Whatever one value becomes: one line that names the file, or the file means exactly what it says."""
@@ -98,7 +98,7 @@ def test_one_corrupt_value_is_refused_or_kept_exactly(place: tuple[Any, ...], ju
         assert "\n" not in message
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_file_cut_or_with_one_byte_changed_never_raises_anything_else(data: st.DataObject) -> None:
     text = json.dumps(file()).encode()

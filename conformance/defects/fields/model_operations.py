@@ -19,7 +19,7 @@ from engine import components, image
 from engine.autocast import autocast
 from engine.backends import attend
 from engine.frames import to_bytes
-from engine.layers.norm import QKNorm, layer_norm, rms_norm
+from engine.layers.norm import QKNorm, block_norm, layer_norm, rms_norm
 from engine.layers.rope import frequency_grid, midpoints, sequence_rotary
 from engine.models.ltx2 import positions, weights
 from engine.models.ltx2.audio_vae import model as audio_vae
@@ -110,6 +110,10 @@ def text_norm(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
     return token_norm(draw(dtype, 2, 16, 64, 8), torch.ones(2, 16, dtype=torch.bool), numerics)
 
 
+def state_norm(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
+    return block_norm(draw(dtype, 1, 64, 256), 1e-6, numerics)
+
+
 def query_norm(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
     norm = QKNorm(256, eps=1e-6).to(dtype)
     norm.weight.data = (1 + 0.1 * draw(torch.float32, 256, seed=1)).to(dtype)
@@ -184,7 +188,7 @@ def resampled(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
 
 def fitted_picture(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:
     """A picture of another size and shape."""
-    return image.fitted(draw_picture("rings", 100, 90), 64, 96, numerics).to(dtype)
+    return image.fitted(draw_picture("rings", 100, 90), 64, 96, numerics, CPU).to(dtype)
 
 
 def picture_latents(numerics: Numerics, dtype: torch.dtype) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from engine.layers.attention import Attention
 from engine.layers.embeddings import modulation
 from engine.layers.feedforward import FeedForward
-from engine.layers.norm import rms_norm
+from engine.layers.norm import block_norm
 from engine.layers.rope import Rotary
 from engine.models.ltx2.config import TransformerConfig
 from engine.numerics import Numerics
@@ -97,13 +97,16 @@ class Block(nn.Module):
         audio = self._text_attention(self.audio_attn2, audio, audio_rows, audio_stream, audio_table, text_mask)
         if not isolated:
             video, audio = self._cross_attention(video, audio, video_stream, audio_stream, skip_v2a)
-        return self._feed_forward(self.ff, video, video_rows), self._feed_forward(self.audio_ff, audio, audio_rows)
+        return (
+            self._feed_forward(self.ff, video, video_rows, video_stream.numerics),
+            self._feed_forward(self.audio_ff, audio, audio_rows, audio_stream.numerics),
+        )
 
     def _self_attention(
         self, attention: nn.Module, x: torch.Tensor, rows: tuple[torch.Tensor, ...], stream: Stream, perturbed: bool
     ) -> torch.Tensor:
         shift, scale, gate = rows[:3]
-        y = _modulate(rms_norm(x, self.eps), shift, scale)
+        y = _modulate(block_norm(x, self.eps, stream.numerics), shift, scale)
         out = attention(y, query_rope=stream.rope, values_only=perturbed, numerics=stream.numerics)
         return x + out * gate
 
@@ -116,7 +119,7 @@ class Block(nn.Module):
         prompt_table: torch.Tensor | None,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        y = rms_norm(x, self.eps)
+        y = block_norm(x, self.eps, stream.numerics)
         if prompt_table is None or stream.ada_prompt is None:
             return x + attention(y, stream.text, mask_BS=mask, numerics=stream.numerics)
         shift, scale, gate = rows[6:]
@@ -135,7 +138,7 @@ class Block(nn.Module):
         a_a2v_scale, a_a2v_shift, a_v2a_scale, a_v2a_shift = modulation(audio_table[:4], audio_stream.ada_cross)
         (a2v_gate,) = modulation(video_table[4:], video_stream.ada_cross_gate)
         (v2a_gate,) = modulation(audio_table[4:], audio_stream.ada_cross_gate)
-        v, a = rms_norm(video, self.eps), rms_norm(audio, self.eps)
+        v, a = (block_norm(x, self.eps, video_stream.numerics) for x in (video, audio))
         a2v = self.audio_to_video_attn(
             _modulate(v, v_a2v_shift, v_a2v_scale),
             _modulate(a, a_a2v_shift, a_a2v_scale),
@@ -155,6 +158,8 @@ class Block(nn.Module):
         )
         return video, audio + v2a_gate * v2a
 
-    def _feed_forward(self, ff: nn.Module, x: torch.Tensor, rows: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _feed_forward(
+        self, ff: nn.Module, x: torch.Tensor, rows: tuple[torch.Tensor, ...], numerics: Numerics
+    ) -> torch.Tensor:
         shift, scale, gate = rows[3:6]
-        return x + ff(_modulate(rms_norm(x, self.eps), shift, scale)) * gate
+        return x + ff(_modulate(block_norm(x, self.eps, numerics), shift, scale)) * gate
