@@ -6,13 +6,15 @@ torchvision is installed die with it. Defining the schemas of those operators is
 calling a compiled operator raises torchvision's own error. A torchaudio that does not load is hidden, so that the same
 packages take it for absent.
 
-Call :func:`install` before any of them is imported.
+Call :func:`install` before any of them is imported. It also sets what has to be set before torch computes or is asked
+for a device.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 
 # The operators torchvision registers from Python at import, whatever has been loaded (torchvision 0.28).
@@ -20,11 +22,19 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
+_VARIABLES = {
+    # MKL: a row of a product has the same bits whatever the number of rows and their place in memory
+    "MKL_CBWR": "AVX2,STRICT",
+    # diffusers asks for the device at import, and asking CUDA itself would forbid it to every forked child
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
 _keep_alive: list[object] = []  # the schemas vanish with their torch.library.Library
 
 
 def install() -> None:
-    """Repair torchvision and hide torchaudio where they do not load; leave them alone where they load or are absent."""
+    """Set the variables that are not set; repair torchvision and hide torchaudio where they do not load."""
+    for name, value in _VARIABLES.items():
+        os.environ.setdefault(name, value)
     torchvision()
     torchaudio()
 

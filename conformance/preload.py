@@ -2,15 +2,12 @@
 
 import contextlib
 import importlib
-import os
 import threading
 
 import tqdm
 
 from conformance import guard
 
-# diffusers asks for the device at import, and asking the driver itself would forbid CUDA to every forked child
-os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 MODULES = (
     "torch",
     "skimage.metrics",

@@ -8,6 +8,7 @@ from engine_reference import DIFFUSERS, DTYPES, MODELS, diffusers_connectors, en
 
 from conformance.errors import InputError
 from conformance.generator import Probe
+from engine.numerics import preset
 from engine.pipelines.ltx2_inputs import TextStates, contexts
 
 
@@ -41,16 +42,17 @@ def test_padding_has_no_influence(model: str) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_each_prompt_has_its_own_call(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("numerics", "expected"), [("diffusers", [2]), ("official-1.0.0", [1, 1])])
+def test_prompts_are_a_pair_or_have_a_call_each(numerics: str, expected: list[int]) -> None:
     connectors = engine_connectors("ltx-2.3", torch.float32)
     embeds, mask = text("ltx-2.3", torch.float32, (7,))
     batches: list[int] = []
     handle = connectors.video_connector.register_forward_pre_hook(lambda _, args: batches.append(args[0].shape[0]))
     probe = Probe()
     states = {"pos": TextStates(embeds=embeds, mask=mask), "neg": TextStates(embeds=embeds * 0.5, mask=mask)}
-    out = contexts(connectors, states, DIFFUSERS, probe)
+    out = contexts(connectors, states, preset(numerics), probe)
     handle.remove()
-    assert batches == [1, 1]
+    assert batches == expected
     assert torch.equal(probe.tensors["connector/neg/audio"], out["neg"]["audio"])
     assert not torch.equal(out["neg"]["audio"], out["pos"]["audio"])
 

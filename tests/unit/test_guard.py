@@ -24,7 +24,7 @@ from torchvision.half import LOADED
 
 
 def python(code: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    search = os.pathsep.join(str(item) for item in (path, ROOT) if item)
+    search = os.pathsep.join(str(item) for item in (path, ROOT, os.environ.get("PYTHONPATH")) if item)
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": search},
@@ -120,3 +120,15 @@ def test_a_torchaudio_that_loads_is_left_alone(tmp_path: Path) -> None:
         path,
     )
     assert (done.stdout, done.returncode) == ("1 loads\n", 0), done.stderr
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "AVX2,STRICT"), ("COMPATIBLE", "COMPATIBLE")])
+def test_rows_of_a_product_have_bits_of_their_own_unless_somebody_chose(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    if given is None:
+        monkeypatch.delenv("MKL_CBWR", raising=False)
+    else:
+        monkeypatch.setenv("MKL_CBWR", given)
+    code = "from conformance import environment, guard; guard.install(); print(environment.variables()['MKL_CBWR'])"
+    assert python(code).stdout.strip() == expected
