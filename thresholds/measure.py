@@ -85,7 +85,7 @@ def measure_case(argument: tuple[Case, str, str], report: Report) -> tuple[Value
     for name in nuisance.NUISANCES:
         noise[name] = worst(run(getattr(nuisance, name).around(plain)))
     damage = {name: worst(run(DEFECTS[name].variant.around(plain))) for name in guarded(case)}
-    damage |= {name: worst(spoil(reference)) for name, spoil in SAMPLE_DEFECTS.items()}
+    damage |= {name: worst(each.damage(reference)) for name, each in SAMPLE_DEFECTS.items() if each.applies(reference)}
     return noise, damage
 
 
