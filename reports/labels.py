@@ -53,18 +53,39 @@ _METRICS = {
     "tile_mean_abs_diff": "Mean abs diff, worst tile",
     "p999_abs_diff": "99.9th percentile abs diff",
     "max_abs_diff": "Max abs diff",
+    "grid_8": "Grid of period 8",
+    "grid_16": "Grid of period 16",
+    "grid_32": "Grid of period 32",
+    "seam_step": "Seam, largest step",
+    "blockiness": "Blockiness",
+    "edge_energy_db": "Edge energy",
+    "quiet_noise_db": "Noise of quiet tiles",
+    "shift_px": "Shift",
+    "colour_mean": "Colour, mean",
+    "colour_spread": "Colour, spread",
+    "temporal_diff": "Temporal difference",
+    "motion_diff": "Amount of motion",
     "latents.rel_l2": "Relative L2",
     "latents.max_abs": "Max abs",
     "latents.norm_error": "Norm error",
     "latents.cosine": "Cosine",
+    "latents.worst_channel": "Worst channel",
+    "latents.worst_token": "Worst token",
+    "latents.coarse_share": "Share held exactly by bf16",
     "parallel.first_forward": "First forward, relative L2",
     "parallel.final": "Final latents, relative L2",
     "parallel.decoded": "Decoded, relative L2",
     "audio.log_spectral_distance": "Log-spectral distance",
     "audio.correlation": "Correlation",
     "audio.rms_db": "RMS difference",
+    "audio.window_error": "Error, worst 5 ms",
+    "audio.window_level_db": "Level, worst 5 ms",
+    "audio.peak_db": "Peak difference",
+    "audio.clipped_share": "Share of clipped samples",
+    "audio.side_correlation": "Correlation between channels' differences",
     "audio.duration_s": "Duration difference",
 }
+_GROUPS = {"frame": "Frames", "motion": "Frames", "latent": "Latents", "audio": "Audio", "stereo": "Audio"}
 HEADLINE = ("ssim", "psnr", "mean_abs_diff", "clip")  # first choice for summary columns, in this order
 PER_STEP = "latents.rel_l2"  # the metric that the plot of the steps shows
 
@@ -92,9 +113,7 @@ def metric_group(name: str) -> str:
     """``Frames``, ``Latents``, ``Audio``, ``Parallel``, or ``Other`` for a metric that this version does not know."""
     if name.startswith("parallel."):
         return "Parallel"
-    return (
-        {"frame": "Frames", "latent": "Latents", "audio": "Audio"}[REGISTRY[name].kind] if name in REGISTRY else "Other"
-    )
+    return _GROUPS[REGISTRY[name].kind] if name in REGISTRY else "Other"
 
 
 def limit_text(name: str, limit: float | None) -> str:

@@ -5,15 +5,18 @@ Shapes: B (outputs), F (frames), H, W (pixels), C (channels), N (audio samples).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from conformance.errors import InputError
 from conformance.generator import Sample
-from conformance.metrics import REGISTRY, AudioPair, FramePair
+from conformance.metrics import REGISTRY, AudioPair, FramePair, MotionPair, StereoPair
 from conformance.metrics.clip import ClipScorer
 from conformance.metrics.hash_equal import hash_equal
 from conformance.metrics.latents_norm_error import norm_ratio
@@ -21,6 +24,9 @@ from conformance.metrics.registry import Kind
 from conformance.results import FrameResult, LatentResult
 
 Item = tuple[str, tuple[Any, ...]]  # where it is, and the arguments of a metric's function
+STRUCTURE: dict[Kind, Kind] = {"motion": "frame", "stereo": "audio"}  # the kind whose structure must agree, if another
+THREADS_FROM = 2**21  # values in all frames; below it threads cost more than they save
+MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -90,22 +96,30 @@ def measure(
 
     given_frames: indices of frames that are an input of the case; they are left out.
     """
+    moves = candidate.frames.ndim > 1 and candidate.frames.shape[1] > 1
+    channels = None if candidate.audio is None else candidate.audio.shape[1:2]
     present: dict[Kind, bool] = {
         "frame": True,
+        "motion": moves,
         "latent": bool(candidate.latents or reference.latents),
         "audio": candidate.audio is not None or reference.audio is not None,
+        "stereo": channels is not None and channels > (1,),
     }
     items: dict[Kind, Iterator[Item]] = {
         "frame": _frame_items(candidate, reference, clip, given_frames),
+        "motion": _motion_items(candidate, reference, given_frames),
         "latent": _latent_items(candidate, reference),
         "audio": _audio_items(candidate, reference),
+        "stereo": _stereo_items(candidate, reference),
     }
+    large = candidate.frames.size > THREADS_FROM
     metrics: dict[str, Measured] = {}
     for kind in (kind for kind in items if present[kind]):
-        if kind in mismatched:
-            metrics |= {name: Measured((), (), mismatched[kind]) for name in _names(kind)}
+        why = mismatched.get(STRUCTURE.get(kind, kind))
+        if why:
+            metrics |= {name: Measured((), (), why) for name in _names(kind)}
         else:
-            metrics |= _apply(_names(kind), items[kind])
+            metrics |= _apply(_names(kind), items[kind], threads=large and kind in ("frame", "motion"))
     latents: dict[str, LatentResult] = {}
     if "latent" not in mismatched:
         latents = {name: _latent_result(candidate, reference, name) for name in candidate.latents}
@@ -119,29 +133,47 @@ def _names(kind: Kind) -> list[str]:
     return [name for name, metric in REGISTRY.items() if metric.kind == kind]
 
 
-def _apply(names: list[str], items: Iterator[Item]) -> dict[str, Measured]:
-    """Item by item, so that what the metrics of one frame share is freed before the next."""
-    values: dict[str, list[float]] = {name: [] for name in names}
-    notes: dict[str, str] = {}
-    places = []
-    with np.errstate(invalid="ignore", over="ignore"):
-        for place, arguments in items:
-            places.append(place)
-            for name in names:
-                try:
-                    values[name].append(REGISTRY[name].function(*arguments))
-                except InputError as error:
-                    notes[name] = str(error)
-    if not places:
+def _apply(names: list[str], items: Iterator[Item], *, threads: bool) -> dict[str, Measured]:
+    """Item by item, so that what the metrics of one frame share is freed with it. threads: several at a time."""
+    measured = partial(_measured, names)
+    if threads:
+        with ThreadPoolExecutor(min(MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
+            found = list(pool.map(measured, items))
+    else:
+        found = [measured(item) for item in items]
+    if not found:
         return {name: Measured((), (), "nothing to measure") for name in names}
-    return {
-        name: Measured((), (), notes[name]) if name in notes else Measured(tuple(values[name]), tuple(places))
-        for name in names
-    }
+    places = tuple(place for place, _ in found)
+    return {name: _collected([values[name] for _, values in found], places) for name in names}
+
+
+def _measured(names: list[str], item: Item) -> tuple[str, dict[str, float | str]]:
+    """Every metric of one item: a value, or a note why there is none."""
+    place, arguments = item
+    values: dict[str, float | str] = {}
+    with np.errstate(invalid="ignore", over="ignore"):
+        for name in names:
+            try:
+                values[name] = REGISTRY[name].function(*arguments)
+            except InputError as error:
+                values[name] = str(error)
+    return place, values
+
+
+def _collected(values: list[float | str], places: tuple[str, ...]) -> Measured:
+    """One metric of all items; one that is not defined for an item is not measured at all."""
+    numbers = tuple(value for value in values if not isinstance(value, str))
+    if len(numbers) == len(values):
+        return Measured(numbers, places)
+    return Measured((), (), next(value for value in reversed(values) if isinstance(value, str)))
 
 
 def _judged(sample: Sample, given_frames: Container[int]) -> list[tuple[int, int]]:
     return [(b, f) for b, f in np.ndindex(sample.frames.shape[:2]) if f not in given_frames]
+
+
+def _place(b: int, f: int) -> str:
+    return f"output {b} frame {f}"
 
 
 def _frame_items(
@@ -149,7 +181,16 @@ def _frame_items(
 ) -> Iterator[Item]:
     if candidate.frames.size:
         for b, f in _judged(candidate, given_frames):
-            yield f"output {b} frame {f}", (FramePair(candidate.frames[b, f], reference.frames[b, f], clip),)
+            yield _place(b, f), (FramePair(candidate.frames[b, f], reference.frames[b, f], clip),)
+
+
+def _motion_items(candidate: Sample, reference: Sample, given_frames: Container[int]) -> Iterator[Item]:
+    """Every judged frame that has one before it; that one may be a given frame."""
+    if candidate.frames.size:
+        for b, f in _judged(candidate, given_frames):
+            if f:
+                now, before = (FramePair(candidate.frames[b, i], reference.frames[b, i]) for i in (f, f - 1))
+                yield _place(b, f), (MotionPair(now, before),)
 
 
 def _latent_items(candidate: Sample, reference: Sample) -> Iterator[Item]:
@@ -173,6 +214,14 @@ def _audio_items(candidate: Sample, reference: Sample) -> Iterator[Item]:
         yield place, (AudioPair(mine[index], theirs[index], candidate.audio_rate),)
 
 
+def _stereo_items(candidate: Sample, reference: Sample) -> Iterator[Item]:
+    mine, theirs = candidate.audio, reference.audio
+    if mine is None or theirs is None or candidate.audio_rate is None:
+        return
+    for b in range(len(mine)):
+        yield f"output {b}", (StereoPair(mine[b], theirs[b], candidate.audio_rate),)
+
+
 def _latent_result(candidate: Sample, reference: Sample, name: str) -> LatentResult:
     mine, theirs = candidate.latents[name], reference.latents[name]
     return LatentResult(
@@ -185,8 +234,16 @@ def _latent_result(candidate: Sample, reference: Sample, name: str) -> LatentRes
 
 
 def _frame_results(judged: list[tuple[int, int]], metrics: Mapping[str, Measured]) -> tuple[FrameResult, ...]:
-    frames = {name: m.values for name, m in metrics.items() if REGISTRY[name].kind == "frame" and m.values}
+    by_place = {
+        name: dict(zip(m.places, m.values, strict=True))
+        for name, m in metrics.items()
+        if REGISTRY[name].kind in ("frame", "motion")
+    }
     return tuple(
-        FrameResult(batch=b, index=f, metrics={name: values[i] for name, values in frames.items()})
-        for i, (b, f) in enumerate(judged)
+        FrameResult(
+            batch=b,
+            index=f,
+            metrics={name: values[_place(b, f)] for name, values in by_place.items() if _place(b, f) in values},
+        )
+        for b, f in judged
     )

@@ -10,5 +10,5 @@ from conformance.metrics.registry import register
 def p999_abs_diff(pair: FramePair) -> float:
     """99.9th percentile of the absolute difference over pixels and channels: the smallest level that at least
     99.9 % of the values do not exceed."""
-    counts = np.bincount(pair.abs_diff_HW3.ravel(), minlength=256).cumsum()
+    counts = pair.abs_diff_counts.cumsum()
     return float(np.searchsorted(counts * 1000, counts[-1] * 999))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["frame", "latent", "audio"]
+Kind = Literal["frame", "motion", "latent", "audio", "stereo"]
 Better = Literal["higher", "lower"]
 
 
@@ -16,9 +16,9 @@ class Metric:
     """A distance or similarity with a direction.
 
     name: as in results and thresholds (``ssim``, ``latents.rel_l2``, ``audio.correlation``). unit: of the value,
-    empty for a ratio. function: kind ``frame`` takes a ``FramePair``, ``audio`` an ``AudioPair``, ``latent`` two
-    tensors of equal shape (candidate, reference); all return a float and raise InputError when the metric is not
-    defined for what they were given.
+    empty for a ratio. function: takes what its kind has, a ``FramePair``, a ``MotionPair`` (two successive frames),
+    two tensors of equal shape (candidate, reference) for ``latent``, an ``AudioPair`` (one channel) or a
+    ``StereoPair`` (all channels); returns a float and raises InputError when the metric is not defined for it.
     """
 
     name: str

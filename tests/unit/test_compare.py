@@ -13,7 +13,7 @@ from samples import changed, sample, with_noise
 
 from conformance.compare import Comparison, compare
 from conformance.generator import Sample
-from conformance.metrics import REGISTRY
+from conformance.metrics import REGISTRY, measure
 from conformance.verdicts import Verdict
 
 LOOSE = {"ssim": -1.0, "mean_abs_diff": 255.0}
@@ -270,11 +270,15 @@ def test_the_order_of_frames_does_not_change_the_numbers(order: list[int], seed:
     mixed = judged(
         changed(candidate, frames=candidate.frames[:, order]), changed(reference, frames=reference.frames[:, order])
     )
-    for name, metric in straight.metrics.items():
+    still = [name for name in straight.metrics if REGISTRY[name].kind != "motion"]
+    for name in still:
+        metric = straight.metrics[name]
         assert mixed.metrics[name].worst == metric.worst
         if metric.value is not None:
             assert mixed.metrics[name].value == pytest.approx(metric.value, rel=1e-12)
-    assert [mixed.frames[order.index(i)].metrics for i in range(5)] == [frame.metrics for frame in straight.frames]
+    for i, frame in enumerate(straight.frames):
+        other = mixed.frames[order.index(i)].metrics
+        assert all(other[name] == value for name, value in frame.metrics.items() if name in still)
 
 
 @settings(max_examples=15)
@@ -311,6 +315,43 @@ def test_a_given_frame_is_not_measured() -> None:
     bad_output = changed(base, frames=base.frames.copy())
     bad_output.frames[1, 1] ^= 64
     assert compare(bad_output, base, limits=limits, given_frames=(0,)).verdict == Verdict.FAIL
+
+
+def test_motion_is_measured_from_the_second_frame_on() -> None:
+    base, candidate = sample(frames=3), sample(frames=3)
+    candidate.frames[1, 2] = candidate.frames[1, 1]  # frozen
+    result = compare(candidate, base, limits={"motion_diff": 0.0}, given_frames=(0,))
+    moved = np.abs(base.frames[1, 2].astype(int) - base.frames[1, 1]).mean()
+    assert result.metrics["motion_diff"].worst == pytest.approx(moved, rel=1e-12)
+    assert "(output 1 frame 2)" in result.reason
+    shown = {(frame.batch, frame.index): frame.metrics for frame in compare(candidate, base, limits=None).frames}
+    assert [b_f for b_f, metrics in shown.items() if "motion_diff" in metrics] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    still = sample(frames=1)
+    alone = judged(with_noise(still, 1), still, {"motion_diff": 1.0})
+    assert alone.verdict == Verdict.CALIBRATION_NEEDED
+    assert "motion_diff (neither side has a second frame)" in alone.reason
+
+
+def test_stereo_needs_two_channels() -> None:
+    base = sample()
+    assert base.audio is not None
+    mono = changed(base, audio=base.audio[:, :1])
+    louder = changed(mono, audio=mono.audio * 2)
+    assert (
+        "audio.side_correlation (neither side has a second channel)"
+        in judged(louder, mono, {"audio.side_correlation": 0.9}).reason
+    )
+    swapped = changed(base, audio=base.audio[:, ::-1].copy())
+    assert judged(swapped, base).metrics["audio.side_correlation"].worst == pytest.approx(-1)
+
+
+def test_large_samples_are_measured_the_same_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = sample(frames=5, size=70)
+    candidate = with_noise(base, 9)
+    alone = judged(candidate, base)
+    monkeypatch.setattr(measure, "THREADS_FROM", 0)
+    together = judged(candidate, base)
+    assert together == alone
 
 
 def test_a_limit_just_below_one_does_not_read_as_one() -> None:

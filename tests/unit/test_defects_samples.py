@@ -77,7 +77,7 @@ def test_a_damage_is_a_copy_changes_its_own_part_and_repeats(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLE_DEFECTS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 1000),
     frames=st.integers(1, 5),

@@ -14,7 +14,7 @@ from conformance.errors import InputError
 from conformance.metrics import REGISTRY, FramePair, Metric, register
 from conformance.metrics.pairs import tile_means
 
-FRAME_METRICS = [name for name, metric in REGISTRY.items() if metric.kind == "frame" and name != "clip"]
+LEVELS = ["ssim", "psnr", "mean_abs_diff", "tile_ssim", "tile_mean_abs_diff", "p999_abs_diff", "max_abs_diff"]
 SIZES = [(7, 7), (7, 40), (33, 31), (64, 70)]
 
 
@@ -106,7 +106,7 @@ def test_ssim_needs_seven_pixels(name: str, height: int, width: int) -> None:
 
 
 def test_tile_means_cover_partial_edges() -> None:
-    values = np.arange(35.0).reshape(5, 7)
+    values = image(5, 5, 7)
     expected = [[values[y : y + 3, x : x + 3].mean() for x in (0, 3, 6)] for y in (0, 3)]
     np.testing.assert_allclose(tile_means(values, 3), expected, rtol=1e-15)
 
@@ -121,7 +121,7 @@ def test_a_local_defect_shows_in_the_worst_tile() -> None:
     assert value("tile_mean_abs_diff", candidate, reference) > 100
 
 
-@pytest.mark.parametrize("name", FRAME_METRICS)
+@pytest.mark.parametrize("name", LEVELS)
 @settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), height=st.integers(7, 40), width=st.integers(7, 40))
 def test_identity_and_symmetry(name: str, seed: int, height: int, width: int) -> None:
@@ -132,7 +132,7 @@ def test_identity_and_symmetry(name: str, seed: int, height: int, width: int) ->
     assert REGISTRY[name].worst([value(name, a, a), value(name, a, b)]) == 1
 
 
-@pytest.mark.parametrize("name", FRAME_METRICS)
+@pytest.mark.parametrize("name", LEVELS)
 @settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), scale=st.integers(1, 5))
 def test_a_larger_difference_is_worse(name: str, seed: int, scale: int) -> None:
@@ -166,6 +166,7 @@ def test_every_metric_is_described_and_registered_once() -> None:
     for name, metric in REGISTRY.items():
         assert isinstance(metric, Metric)
         assert metric.doc
-        assert name.startswith({"frame": "", "latent": "latents.", "audio": "audio."}[metric.kind])
+        prefix = {"frame": "", "motion": "", "latent": "latents.", "audio": "audio.", "stereo": "audio."}
+        assert name.startswith(prefix[metric.kind])
     with pytest.raises(ValueError, match="registered twice"):
         register("ssim", kind="frame", better="higher")(lambda pair: 0.0)
