@@ -73,6 +73,14 @@ def _departures(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--image", metavar="FILE", help="first frame of the image-conditioned cases: PNG, JPEG or WebP")
 
 
+def _ledger(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ledger",
+        metavar="FILE",
+        help="gap ledger, or 'none' (default: the shipped one, for the shipped engine on the project's checkpoints)",
+    )
+
+
 def _limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--thresholds", type=Path, metavar="PATH", help="thresholds file or folder (default: shipped)")
     parser.add_argument(
@@ -111,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _run_options(run)
     _limits(run)
+    _ledger(run)
     _departures(run)
     run.add_argument("--depth", choices=("block", "step"), default="block", help="how deep taps reach (default: block)")
     run.add_argument("--shard", metavar="i/n", help="only every n-th case from the i-th")

@@ -174,6 +174,15 @@ class Sample:
     shared: tuple[str, ...] = ()
 
 
+def output_digests(sample: Sample) -> dict[str, str]:
+    """sha256 of ``frames``, of ``latents/NAME`` and, where there is sound, of ``audio``."""
+    found = {f"latents/{name}": tensor_digest(value) for name, value in sample.latents.items()}
+    for name, array in (("frames", sample.frames), ("audio", sample.audio)):
+        if array is not None:
+            found[name] = tensor_digest(torch.from_numpy(array))
+    return found
+
+
 # Inputs that both sides must agree on before any number is compared: a difference is INCOMPARABLE.
 HANDSHAKE = (
     "height",

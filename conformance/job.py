@@ -26,6 +26,7 @@ class Job:
     store), ``self`` (the engine's accepted output in the store) or ``single`` (the engine on one device). checkpoint:
     folder. device: ``cpu`` or ``cuda``. threads: CPU threads of one rank. timeout: seconds. thresholds, store: path, or
     None for the shipped ones. clip: a CLIP model to measure with, or None. depth: how deep taps reach (``Probe``).
+    ledger: path of the gap ledger, None for the shipped one, ``none`` where it says nothing about this run.
     versions, code and the digests: what the job ran with, so that a resumed run reuses no other version's result.
     """
 
@@ -42,6 +43,8 @@ class Job:
     thresholds_digest: str
     store: str | None
     store_digest: str
+    ledger: str | None
+    ledger_digest: str
     clip: str | None
     depth: str
     versions: tuple[tuple[str, str], ...]

@@ -112,7 +112,9 @@ class TapResult:
 class CaseResult:
     """Everything known about one case and gate. The dictionaries ``resolved`` and ``ledger`` have the keys
     ``candidate`` and ``reference``; ``seconds`` has ``engine``, ``reference`` and ``judge``; ``evidence`` is
-    the thresholds entry the limits come from; ``job`` identifies what was run, for resuming.
+    the thresholds entry the limits come from; ``outputs`` holds the candidate's digests (``output_digests``); ``gap``
+    is what the gap ledger says (``conformance.ledger_rules``) and ``oracle`` who is closer to the truth
+    (``conformance.oracle``), both empty where nobody was asked; ``job`` identifies what was run, for resuming.
     """
 
     id: str
@@ -131,6 +133,9 @@ class CaseResult:
     ledger: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
+    outputs: dict[str, str] = field(default_factory=dict)
+    gap: dict[str, Any] = field(default_factory=dict)
+    oracle: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     command: str = ""
@@ -227,7 +232,7 @@ def case_from_dict(data: Any, where: str) -> CaseResult:
             values[name] = _nested(cls, item, f"{where}, {name}")
         else:
             raise bad_field(where, name, item, "an object" if shape == "map" else "a list")
-    for name in ("axes", "case", "resolved", "ledger", "evidence", "files", "seconds"):
+    for name in ("axes", "case", "resolved", "ledger", "evidence", "outputs", "gap", "oracle", "files", "seconds"):
         if not isinstance(values.get(name, {}), dict):
             raise bad_field(where, name, values[name], "an object")
     for path in values.get("files", {}).values():
@@ -247,9 +252,10 @@ def case_from_dict(data: Any, where: str) -> CaseResult:
     if not isinstance(shared, list) or not all(isinstance(name, str) for name in shared):
         raise bad_field(where, "shared", shared, "a list of names")
     values["shared"] = tuple(shared)
-    for name, text in values.get("axes", {}).items():
-        if not isinstance(text, str):
-            raise bad_field(where, f"axes[{name!r}]", text, "a text")
+    for field_name in ("axes", "outputs"):
+        for name, text in values.get(field_name, {}).items():
+            if not isinstance(text, str):
+                raise bad_field(where, f"{field_name}[{name!r}]", text, "a text")
     try:
         values["seconds"] = {name: number(value) for name, value in values.get("seconds", {}).items()}
     except ValueError as error:

@@ -21,6 +21,8 @@ from conformance.case import Case
 from conformance.errors import InputError
 from conformance.job import ENGINE, LIVE, REFERENCES, SINGLE, STORED, Job, against
 from conformance.jsonio import digest, read_json, write_json
+from conformance.ledger import NONE
+from conformance.ledger import load as load_ledger
 from conformance.pool import Outcome, Task, run_tasks
 from conformance.preparation import prepare
 from conformance.results import CaseResult, Results, case_from_dict, unjudged
@@ -29,14 +31,17 @@ from conformance.verdicts import Verdict
 from conformance.worker import run_case, write_result
 
 MARKER = "run.json"
-REPORT_FILES = ("index.html", "results.json", "junit.xml", "summary.md")
+REPORT_FILES = ("index.html", "results.json", "junit.xml", "summary.md", "gaps.json", "gaps.patch")
 _FETCHING = 86_400.0  # seconds at least for a checkpoint that may have to be downloaded, unpacked and hashed
 _PACKAGES = ("conformance", "engine", "kernels", "reference_impl")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a run; the command line and the pytest plugin fill them (see ``conformance run --help``)."""
+    """Options of a run; the command line and the pytest plugin fill them (see ``conformance run --help``).
+
+    ledger: a gap ledger's path, ``none``, or None: the shipped one, where it is about what runs.
+    """
 
     out: Path
     engine: str = ENGINE
@@ -51,6 +56,7 @@ class Options:
     timeout: float = 300.0
     thresholds: Path | None = None
     store: Path | None = None
+    ledger: str | None = None
     clip: str | None = None
     depth: str = "block"
     resume: bool = False
@@ -66,6 +72,14 @@ class Options:
         if given:
             raise InputError(f"--{next(iter(given)).replace('_', '-')}: goes with --checkpoint, an official file")
         return None
+
+    @property
+    def gaps(self) -> str | None:
+        """The ledger for a job: the shipped gaps are those of the shipped engine, tiny checkpoints and references."""
+        if self.ledger is not None:
+            return NONE if self.ledger == NONE else str(Path(self.ledger).resolve())
+        known = self.reference in (LIVE, *STORED, *REFERENCES)
+        return None if self.engine == ENGINE and self.checkpoint is None and known else NONE
 
     @property
     def workers(self) -> int:
@@ -94,6 +108,15 @@ def _store_digest(options: Options) -> str:
     from ground_truth import Store  # it imports torch, which only the workers need otherwise
 
     return digest([path.read_text() for path in Store(options.store).paths()])
+
+
+def _ledger_digest(options: Options) -> str:
+    """sha256 of the gap ledger of this run; empty without one. InputError when it is missing or malformed."""
+    gaps = options.gaps
+    if gaps == NONE:
+        return ""
+    found = load_ledger(None if gaps is None else Path(gaps), environment.cohort_device(options.device))
+    return "" if found is None else digest(found.dump())
 
 
 def _out(path: Path | None) -> str | None:
@@ -133,7 +156,7 @@ def make_jobs(
     on_place: told where the preparation of the checkpoints is.
     """
     limits = thresholds.load(options.thresholds, device=environment.cohort_device(options.device)).digest
-    store = _store_digest(options)
+    store, ledger = _store_digest(options), _ledger_digest(options)
     models: dict[str, tuple[str, ...]] = {}
     for case in cases:
         models[case.model] = tuple(dict.fromkeys((*models.get(case.model, ()), case.quantization)))
@@ -155,6 +178,8 @@ def make_jobs(
             thresholds_digest=limits,
             store=_out(options.store),
             store_digest=store,
+            ledger=options.gaps,
+            ledger_digest=ledger,
             clip=options.clip,
             depth=options.depth,
             versions=versions,

@@ -117,7 +117,7 @@ def _generate(job: Job, spec: str, side: str, report: Report, device: str) -> Sa
     sample = generator.generate(job.case, probe)
     check_sample(sample)
     sample.trace, sample.tensors = probe.trace, probe.tensors
-    sample.ledger = {**environment.ledger(device), **sample.ledger}
+    sample.ledger = {**sample.ledger, **environment.ledger(device)}  # what a generator says of itself hides none of it
     gc.collect()
     return sample
 
@@ -212,12 +212,24 @@ def run_attached(argument: tuple[Job, Place, int], report: Report) -> str:
 def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, float]) -> CaseResult:
     import thresholds
     from conformance import artifacts, environment, gates
+    from conformance import ledger as gaps
     from conformance.metrics.clip import ClipScorer
 
     started = time.monotonic()
     path = Path(job.thresholds) if job.thresholds else None
     limits = thresholds.load(path, device=environment.cohort_device(job.device))
-    result = gates.judge(job.case, job.gate, candidate, reference, thresholds=limits, clip=ClipScorer.load(job.clip))
+    ledger = None
+    if job.ledger != gaps.NONE:
+        ledger = gaps.load(Path(job.ledger) if job.ledger else None, environment.cohort_device(job.device))
+    result = gates.judge(
+        job.case,
+        job.gate,
+        candidate,
+        reference,
+        thresholds=limits,
+        clip=ClipScorer.load(job.clip),
+        ledger=ledger,
+    )
     seconds["judge"] = time.monotonic() - started
     report_started = time.monotonic()
     out = Path(job.out)

@@ -16,6 +16,7 @@ from conformance.commands.show import check_targets, show
 from conformance.job import Job
 from conformance.matrix import all_cases, parse_shard, select, shard
 from conformance.overrides import depart
+from conformance.proposal import propose
 from conformance.results import CaseResult, Results
 from conformance.runner import Options, collect, make_jobs, open_out, run_jobs
 from conformance.verdicts import EXIT_OK, exit_code
@@ -54,6 +55,7 @@ def execute(options: argparse.Namespace) -> Results | None:
         timeout=options.timeout,
         thresholds=options.thresholds,
         store=options.store,
+        ledger=options.ledger,
         clip=options.clip,
         depth=options.depth,
         resume=options.resume,
@@ -85,6 +87,8 @@ def _execute(cases: Sequence[Case], run: Options, started: float, start: Start) 
             done(f"{result.verdict:<18} {result.id}  {seconds:.1f} s{reason}")
     whole = collect(cases, results, run, started, shlex.join(["conformance", *sys.argv[1:]]))
     write_report(whole, run.out)
+    if propose(whole.cases, run):
+        print(f"gaps shrank: {run.out / 'gaps.patch'} updates the ledger", file=sys.stderr)
     return whole
 
 
