@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from conformance.errors import ConformanceError, UnsupportedCase, bad_field
 from conformance.job import Job
-from conformance.jsonio import read_json
 from conformance.pool import Outcome, Task, run_tasks, warmed
-from conformance.results import CaseResult, case_from_dict, unjudged
-from conformance.runner import Options, result_of, saved_result
+from conformance.results import CaseResult, unjudged
+from conformance.runner import Options, clear_results, results_of, saved_results
 from conformance.verdicts import Verdict
 from conformance.worker import run_attached, write_result
 
@@ -89,24 +87,25 @@ def telling(store: dist.Store) -> Iterator[None]:
 def lead(
     place: Place, store: dist.Store, jobs: Sequence[Job], options: Options, on_place: Callable[[str, str], None]
 ) -> Iterator[CaseResult]:
-    """Rank 0: tell the other ranks what there is to do, and yield one result a job; saved ones first."""
-    saved = {job.case.id: found for job in jobs if options.resume and (found := saved_result(job))}
+    """Rank 0: tell the other ranks what there is to do, and yield one result a case and gate; saved ones first."""
+    saved = {job.case.id: found for job in jobs if options.resume and (found := saved_results(job))}
     for job in jobs:
         if job.case.id not in saved:
-            shutil.rmtree(Path(job.out) / job.folder, ignore_errors=True)
+            clear_results(job)
     todo = [job for job in jobs if job.case.id not in saved and job.case.layout.world == place.world]
     _put(store, "jobs", todo)
-    yield from saved.values()
+    for found in saved.values():
+        yield from found
     for job in jobs:
         if job.case.id not in saved and job not in todo:
-            yield _of_other_ranks(job, place)
+            yield from _of_other_ranks(job, place)
     for rank in range(1, place.world if todo else 1):
         _get(store, f"warm/{rank}")
     for number, job in enumerate(todo):
         outcome = _take_part(number, job, options, place, store, on_place)
-        result = _result(number, job, outcome, options, place, store)
+        found = _results(number, job, outcome, options, place, store)
         _put(store, f"{number}/judged", True)
-        yield result
+        yield from found
 
 
 def follow(options: Options, place: Place, store: dist.Store) -> None:
@@ -131,12 +130,15 @@ def _get(store: dist.Store, key: str) -> Any:
     return pickle.loads(bytes.fromhex(store.get(key).decode()))
 
 
-def _of_other_ranks(job: Job, place: Place) -> CaseResult:
+def _of_other_ranks(job: Job, place: Place) -> tuple[CaseResult, ...]:
     layout = job.case.layout
-    reason = f"engine: layout {layout.name!r} needs {layout.world} ranks, and {place.world} were started"
-    write_result(job, unjudged(job.case, job.gate, Verdict.UNSUPPORTED, reason, seconds={}))
-    path = Path(job.out) / job.folder / "result.json"
-    return case_from_dict(read_json(path), str(path))
+    return _unsupported(job, f"layout {layout.name!r} needs {layout.world} ranks, and {place.world} were started")
+
+
+def _unsupported(job: Job, why: str) -> tuple[CaseResult, ...]:
+    for gate in job.gates:
+        write_result(gate, unjudged(job.case, gate.gate, Verdict.UNSUPPORTED, f"engine: {why}", seconds={}))
+    return results_of(job, Outcome(key=job.case.id, kind="done", value=None, message="", seconds=0.0))
 
 
 def _take_part(
@@ -170,8 +172,10 @@ def _take_part(
     return outcome
 
 
-def _result(number: int, job: Job, outcome: Outcome, options: Options, place: Place, store: dist.Store) -> CaseResult:
-    """Rank 0's result, or what became of the rank that failed first."""
+def _results(
+    number: int, job: Job, outcome: Outcome, options: Options, place: Place, store: dist.Store
+) -> tuple[CaseResult, ...]:
+    """Rank 0's results, or what became of the rank that failed first."""
     ends: dict[int, tuple[str, str, Any]] = {}
     limit = time.monotonic() + options.timeout + _LATE
     for rank in range(place.world):
@@ -181,15 +185,13 @@ def _result(number: int, job: Job, outcome: Outcome, options: Options, place: Pl
         ends[rank] = _get(store, key) if store.check([key]) else ("timeout", "was not heard of again", None)
     failed = sorted((rank for rank in ends if ends[rank][0] != "done"), key=lambda rank: (_blame(ends[rank]), rank))
     if not failed:
-        return result_of(job, outcome)
+        return results_of(job, outcome)
     first = ends[failed[0]]
     if isinstance(first[2], UnsupportedCase):
-        write_result(job, unjudged(job.case, job.gate, Verdict.UNSUPPORTED, f"engine: {first[2]}", seconds={}))
-        path = Path(job.out) / job.folder / "result.json"
-        return case_from_dict(read_json(path), str(path))
+        return _unsupported(job, str(first[2]))
     said = [f"rank {rank} of {place.world}: {ends[rank][1]}" for rank in failed if ends[rank][0] != "stopped"]
     message = "; ".join(said)
-    return result_of(job, Outcome(key=outcome.key, kind="crash", value=None, message=message, seconds=outcome.seconds))
+    return results_of(job, Outcome(key=outcome.key, kind="crash", value=None, message=message, seconds=outcome.seconds))
 
 
 def _blame(end: tuple[str, str, Any]) -> int:

@@ -112,10 +112,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="report and artifacts (default: out)")
     run.add_argument(
         "--reference",
-        default="live",
+        action="append",
+        default=[],
         metavar="WHICH",
-        help="live (default: what the case's numerics name), diffusers or official, stored (its stored output),"
-        " self (the engine's accepted output) or MODULE:FACTORY",
+        help="live (default: what the case's numerics name; on several ranks the engine on one device), diffusers or"
+        " official, stored (its stored output), self (the engine's accepted output), single (the engine on one device)"
+        " or MODULE:FACTORY; repeatable, one a gate",
     )
     _run_options(run)
     _limits(run)

@@ -19,7 +19,7 @@ import thresholds
 from conformance import environment
 from conformance.case import Case
 from conformance.errors import InputError
-from conformance.job import ENGINE, LIVE, REFERENCES, SINGLE, STORED, Job, against
+from conformance.job import ENGINE, LIVE, REFERENCES, SINGLE, STORED, Job, references_of
 from conformance.jsonio import digest, read_json, write_json
 from conformance.ledger import NONE
 from conformance.ledger import load as load_ledger
@@ -40,12 +40,14 @@ _PACKAGES = ("conformance", "engine", "kernels", "reference_impl")
 class Options:
     """Options of a run; the command line and the pytest plugin fill them (see ``conformance run --help``).
 
-    ledger: a gap ledger's path, ``none``, or None: the shipped one, where it is about what runs.
+    further: references of more gates. ledger: a gap ledger's path, ``none``, or None: the shipped one, where it is
+    about what runs.
     """
 
     out: Path
     engine: str = ENGINE
     reference: str = LIVE
+    further: tuple[str, ...] = ()
     checkpoint: Path | None = None
     text_encoder: Path | None = None
     upsampler: Path | None = None
@@ -74,11 +76,15 @@ class Options:
         return None
 
     @property
+    def references(self) -> tuple[str, ...]:
+        return self.reference, *self.further
+
+    @property
     def gaps(self) -> str | None:
         """The ledger for a job: the shipped gaps are those of the shipped engine, tiny checkpoints and references."""
         if self.ledger is not None:
             return NONE if self.ledger == NONE else str(Path(self.ledger).resolve())
-        known = self.reference in (LIVE, *STORED, *REFERENCES)
+        known = set(self.references) <= {LIVE, SINGLE, *STORED, *REFERENCES}
         return None if self.engine == ENGINE and self.checkpoint is None and known else NONE
 
     @property
@@ -101,7 +107,7 @@ def code_digest() -> str:
 
 def _store_digest(options: Options) -> str:
     """sha256 over the manifests that a stored reference may come from; empty for a live one."""
-    if options.reference not in STORED:
+    if not set(options.references) & set(STORED):
         return ""
     if options.store is not None and not options.store.exists():
         raise InputError(f"--store {options.store}: no such folder")
@@ -131,11 +137,12 @@ def prepare_checkpoints(
     models: and the quantizations that their cases ask for. The run's generators and its CLIP model are loaded there
     too. ``on_place`` is told where it is. InputError when any of them is unusable.
     """
-    live: tuple[str, ...] = (REFERENCES.get(options.reference, options.reference),)
-    if options.reference in (*STORED, SINGLE):
-        live = ()
-    elif options.reference == LIVE:
-        live = tuple(REFERENCES.values())
+    live: dict[str, None] = {}
+    for reference in options.references:
+        if reference == LIVE:
+            live |= dict.fromkeys(REFERENCES.values())
+        elif reference not in (*STORED, SINGLE):
+            live[REFERENCES.get(reference, reference)] = None
     argument = (options.source, dict(models), (options.engine, *live), options.clip)
     timeout = options.timeout if options.checkpoint is None else max(options.timeout, _FETCHING)
     log = options.out / "prepare.txt"
@@ -151,10 +158,12 @@ def prepare_checkpoints(
 def make_jobs(
     cases: Sequence[Case], options: Options, on_place: Callable[[str], None] = lambda place: None
 ) -> list[Job]:
-    """One job a case. InputError when thresholds, store or a checkpoint are missing or unusable.
+    """One job a case. InputError when two references are of one gate, or thresholds, ledger, store or a checkpoint are
+    missing or unusable.
 
     on_place: told where the preparation of the checkpoints is.
     """
+    against = {case.id: references_of(case, options.references) for case in cases}
     limits = thresholds.load(options.thresholds, device=environment.cohort_device(options.device)).digest
     store, ledger = _store_digest(options), _ledger_digest(options)
     models: dict[str, tuple[str, ...]] = {}
@@ -168,7 +177,8 @@ def make_jobs(
             case=case,
             out=str(options.out.resolve()),
             engine=options.engine,
-            reference=against(case, options.reference),
+            reference=against[case.id][0],
+            further=against[case.id][1:],
             checkpoint=checkpoints[case.model][0],
             checkpoint_digest=checkpoints[case.model][1],
             device=options.device,
@@ -236,57 +246,76 @@ def _clear(out: Path, *, resume: bool) -> None:
         shutil.rmtree(out / "cases", ignore_errors=True)
 
 
-def saved_result(job: Job) -> CaseResult | None:
-    """The finished result of exactly this job, or None. Infrastructure errors are worth another try."""
-    path = Path(job.out) / job.folder / "result.json"
+def saved_results(job: Job) -> tuple[CaseResult, ...]:
+    """The finished results of exactly this job, one a gate, or none. Infrastructure errors are worth another try."""
+    found = tuple(result for gate in job.gates if (result := _saved(gate)) is not None)
+    return found if len(found) == len(job.gates) else ()
+
+
+def _saved(gate: Job) -> CaseResult | None:
+    path = Path(gate.out) / gate.folder / "result.json"
     try:
         result = case_from_dict(read_json(path), str(path))
     except InputError:
         return None
-    return result if result.job == job.digest and result.verdict != Verdict.INFRA_ERROR else None
+    return result if result.job == gate.digest and result.verdict != Verdict.INFRA_ERROR else None
 
 
-def result_of(job: Job, outcome: Outcome) -> CaseResult:
-    """What the child of a case wrote, or that it could not."""
-    path = Path(job.out) / job.folder / "result.json"
+def clear_results(job: Job) -> None:
+    for gate in job.gates:
+        shutil.rmtree(Path(gate.out) / gate.folder, ignore_errors=True)
+
+
+def results_of(job: Job, outcome: Outcome) -> tuple[CaseResult, ...]:
+    """What the child of a case wrote, one result a gate, or that it could not.
+
+    A gate that was judged before the child broke off keeps its result.
+    """
+    return tuple(_result_of(gate, outcome, job.folder) for gate in job.gates)
+
+
+def _result_of(gate: Job, outcome: Outcome, folder: str) -> CaseResult:
+    path = Path(gate.out) / gate.folder / "result.json"
     reason = outcome.message if outcome.kind != "timeout" else f"time limit: {outcome.message}"
     if outcome.kind == "done":
         try:
             return case_from_dict(read_json(path), str(path))
         except InputError as error:
             reason = f"the result cannot be read back: {error}"
-    result = unjudged(job.case, job.gate, Verdict.INFRA_ERROR, reason, seconds={"total": outcome.seconds})
-    write_result(job, result)
+    elif (judged := _saved(gate)) is not None:
+        return judged
+    result = unjudged(gate.case, gate.gate, Verdict.INFRA_ERROR, reason, seconds={"total": outcome.seconds})
+    write_result(gate, result, log=f"{folder}/log.txt")
     return case_from_dict(read_json(path), str(path))
 
 
 def run_jobs(
     jobs: Sequence[Job], options: Options, on_place: Callable[[str, str], None] = lambda key, place: None
 ) -> Iterator[CaseResult]:
-    """Yield one result a job, as they come; with ``resume``, saved ones first."""
+    """Yield one result a case and gate, as they come; with ``resume``, saved ones first."""
     todo: dict[str, Job] = {}
     for job in jobs:
-        saved = saved_result(job) if options.resume else None
-        if saved is not None:
-            yield saved
-        else:
+        saved = saved_results(job) if options.resume else ()
+        yield from saved
+        if not saved:
             todo[job.case.id] = job
     tasks = []
     for key, job in todo.items():
-        folder = Path(job.out) / job.folder
-        shutil.rmtree(folder, ignore_errors=True)
-        log = folder / "log.txt"
+        clear_results(job)
+        log = Path(job.out) / job.folder / "log.txt"
         width = job.case.layout.world
         tasks.append(Task(key=key, target=run_case, argument=job, timeout=options.timeout, log=log, width=width))
     for outcome in run_tasks(tasks, jobs=options.workers, on_place=on_place):
-        yield result_of(todo[outcome.key], outcome)
+        yield from results_of(todo[outcome.key], outcome)
 
 
 def collect(
     cases: Sequence[Case], results: Sequence[CaseResult], options: Options, started: float, command: str
 ) -> Results:
-    """The run as one value, cases in the order they were asked for."""
-    by_id = {result.id: result for result in results}
+    """The run as one value, cases in the order they were asked for, each with its gates."""
+    by_id: dict[str, list[CaseResult]] = {case.id: [] for case in cases}
+    for result in results:
+        by_id[result.id].append(result)
     finished = time.time()
 
     def stamp(moment: float) -> str:
@@ -300,4 +329,4 @@ def collect(
         "shard": options.shard,
         "ledger": environment.versions(),
     }
-    return Results(run=run, cases=tuple(by_id[case.id] for case in cases))
+    return Results(run=run, cases=tuple(result for case in cases for result in by_id[case.id]))

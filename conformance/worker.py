@@ -12,9 +12,9 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from conformance.case import Layout
 from conformance.errors import (
@@ -153,31 +153,64 @@ _NO_SAMPLE: dict[type[ConformanceError], Verdict] = {
 
 
 def run_case(job: Job, report: Report, produce: Callable[[], Sample] | None = None) -> str:
-    """Generate, judge and write ``result.json``; returns the verdict. Errors of either side become verdicts.
+    """Generate once, then judge every gate and write its ``result.json``; returns the verdicts.
 
-    produce: where the engine's sample comes from, if not from ``generate``.
+    Errors of either side become verdicts. produce: where the engine's sample comes from, if not from ``generate``.
     """
-    seconds: dict[str, float] = {}
-    side = "engine"
-    try:
+    started = time.monotonic()
+
+    def engine() -> Sample:
         if job.reference == SINGLE and job.case.layout.world == 1:
             raise UnsupportedCase("the parallel gate compares several ranks with one device, and this layout is one")
-        started = time.monotonic()
-        candidate = produce() if produce else generate(job, job.engine, "engine", report)
-        seconds["engine"] = time.monotonic() - started
-        side, started = "reference", time.monotonic()
-        reference = _reference(job, report)
+        return produce() if produce else generate(job, job.engine, "engine", report)
+
+    candidate = _attempt("engine", engine)
+    spent = {"engine": time.monotonic() - started}
+    verdicts: list[str] = []
+    broken: GeneratorFailed | None = None
+    for gate in sorted(job.gates, key=lambda gate: gate.reference not in STORED):  # what is quick and cannot crash
+        try:
+            result = _gate(gate, candidate, dict(spent), report)
+        except GeneratorFailed as error:
+            broken = broken or error
+            continue
+        verdicts.append(write_result(gate, result, log=f"{job.folder}/log.txt"))
+    if broken is not None:
+        raise broken
+    return " ".join(verdicts)
+
+
+def _gate(job: Job, candidate: Sample | _NoSample, seconds: dict[str, float], report: Report) -> CaseResult:
+    """One gate of a case, judged. GeneratorFailed when the reference breaks off."""
+    started = time.monotonic()
+    reference = candidate
+    if not isinstance(candidate, _NoSample):
+        reference = _attempt("reference", lambda: _reference(job, report))
         seconds["reference"] = time.monotonic() - started
+    for side in (candidate, reference):
+        if isinstance(side, _NoSample):
+            return unjudged(job.case, job.gate, side.verdict, side.reason, seconds=seconds)
+    report("judging")
+    return _judge(job, cast("Sample", candidate), cast("Sample", reference), seconds)
+
+
+@dataclass(frozen=True)
+class _NoSample:
+    """Why a side has none: a matter of the case or of the store, not a failure."""
+
+    verdict: Verdict
+    reason: str
+
+
+def _attempt(side: str, make: Callable[[], Sample]) -> Sample | _NoSample:
+    try:
+        return make()
     except tuple(_NO_SAMPLE) as error:
-        result = unjudged(job.case, job.gate, _NO_SAMPLE[type(error)], f"{side}: {error}", seconds=seconds)
-        return write_result(job, result)
+        return _NoSample(_NO_SAMPLE[type(error)], f"{side}: {error}")
     except ConformanceError as error:
         raise GeneratorFailed(f"{side} failed: {error}") from error
     except Exception as error:
         raise GeneratorFailed(f"{side} failed: {type(error).__name__}: {error}") from error
-    report("judging")
-    result = _judge(job, candidate, reference, seconds)
-    return write_result(job, result)
 
 
 def run_attached(argument: tuple[Job, Place, int], report: Report) -> str:
@@ -243,8 +276,11 @@ def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, fl
     return replace(result, frames=frames, files=files, seconds=seconds)
 
 
-def write_result(job: Job, result: CaseResult) -> str:
-    """Complete a result with what the job knows and write it, atomically, to the case's folder."""
+def write_result(job: Job, result: CaseResult, *, log: str | None = None) -> str:
+    """Complete a result with what the job knows and write it, atomically, to the folder of case and gate.
+
+    log: the case's, where it is not in that folder.
+    """
     from conformance import environment
     from conformance.overrides import origin
 
@@ -259,7 +295,7 @@ def write_result(job: Job, result: CaseResult) -> str:
     ):
         if value != usual:
             command += f" --{flag} {shlex.quote(value)}"
-    files = {**result.files, "log": f"{job.folder}/log.txt"}
+    files = {**result.files, "log": log or f"{job.folder}/log.txt"}
     whole: dict[str, Any] = replace(result, files=files, command=command, job=job.digest).as_dict()
     write_json(Path(job.out) / job.folder / "result.json", whole)
     return str(result.verdict)

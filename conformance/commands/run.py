@@ -13,7 +13,7 @@ from conformance import attached
 from conformance.case import Case
 from conformance.commands.output import preparing, progress
 from conformance.commands.show import check_targets, show
-from conformance.job import Job
+from conformance.job import LIVE, Job
 from conformance.matrix import all_cases, parse_shard, select, shard
 from conformance.overrides import depart
 from conformance.proposal import propose
@@ -41,10 +41,12 @@ def execute(options: argparse.Namespace) -> Results | None:
         kernels=options.kernels,
         image=options.image,
     )
+    asked = list(dict.fromkeys(options.reference)) or [LIVE]
     run = Options(
         out=options.out,
         engine=options.engine,
-        reference=options.reference,
+        reference=asked[0],
+        further=tuple(asked[1:]),
         checkpoint=options.checkpoint,
         text_encoder=options.text_encoder,
         upsampler=options.upsampler,
@@ -79,12 +81,13 @@ def _execute(cases: Sequence[Case], run: Options, started: float, start: Start) 
     print(f"preparing {len(cases)} cases ...", file=sys.stderr, flush=True)
     jobs = make_jobs(cases, run, preparing)
     results = []
-    with progress(len(jobs), "cases") as (done, place):
+    with progress(sum(len(job.gates) for job in jobs), "cases") as (done, place):
         for result in start(jobs, run, place):
             results.append(result)
             seconds = sum(result.seconds.values())
             reason = "" if exit_code([result.verdict]) == EXIT_OK else f"  {one_line(brief_reason(result))}"
-            done(f"{result.verdict:<18} {result.id}  {seconds:.1f} s{reason}")
+            gate = f"  {result.gate}" if run.further else ""
+            done(f"{result.verdict:<18} {result.id}{gate}  {seconds:.1f} s{reason}")
     whole = collect(cases, results, run, started, shlex.join(["conformance", *sys.argv[1:]]))
     write_report(whole, run.out)
     if propose(whole.cases, run):

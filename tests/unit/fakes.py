@@ -166,3 +166,21 @@ def surrogate(checkpoint: Path, device: str) -> Generator:
 
 def unsupporting(checkpoint: Path, device: str) -> Generator:
     return Fake("unsupporting", _unsupported)
+
+
+def counting(checkpoint: Path, device: str) -> Generator:
+    """Good, and leaves a file in the folder ``counts`` beside the checkpoint for every run."""
+
+    def spoil(case: Case, sample: Sample) -> Sample:
+        (checkpoint.parent / "counts" / str(time.monotonic_ns())).touch()
+        return sample
+
+    return Fake("counting", spoil)
+
+
+def killing(checkpoint: Path, device: str) -> Generator:
+    return Fake("killing", _crash)
+
+
+def raising(checkpoint: Path, device: str) -> Generator:
+    return Fake("raising", _raise)

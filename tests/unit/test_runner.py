@@ -136,7 +136,7 @@ def test_a_result_that_cannot_be_read_back_spares_the_rest(tmp_path: Path, monke
     options = _options(tmp_path)
     job = make_jobs(CASES[:1], options)[0]
     outcome = Outcome(key=job.case.id, kind="done", value="PASS", message="", seconds=1.0)
-    result = runner.result_of(job, outcome)
+    (result,) = runner.results_of(job, outcome)
     assert result.verdict == Verdict.INFRA_ERROR
     assert "the result cannot be read back" in result.reason
 
