@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
     report.add_argument("--junit", type=Path, metavar="PATH", help="also write the JUnit XML here")
 
-    gt = command("gt", "Ground truth: build or verify stored references.")
+    gt = command("gt", "Ground truth: build, verify, compare or accept references.")
     actions = gt.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = actions.add_parser("build", help="generate references and store them", epilog=EPILOG)
     build.add_argument("cases", nargs="*", metavar="CASE", help=cases_help)
@@ -161,8 +161,31 @@ def parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--reason", required=True, help="why these are stored: goes into the manifests")
     _run_options(build)
+    diff = actions.add_parser("diff", help="compare stores, references or what runs produced", epilog=EPILOG)
+    diff.add_argument("a", type=Path, metavar="A", help="the old one: store, manifest, or a run's folder")
+    diff.add_argument("b", type=Path, metavar="B", help="the new one")
+    accept = actions.add_parser("accept", help="make a run's output or gap the accepted one", epilog=EPILOG)
+    accept.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its results.json")
+    accept.add_argument("cases", nargs="+", metavar="CASE", help="case ids of the run, leading parts of ids, or globs")
+    accept.add_argument(
+        "--as",
+        dest="what",
+        choices=("self", "gap"),
+        required=True,
+        help="self: the reference of the self gate; gap: an entry of the gap ledger",
+    )
+    accept.add_argument("--reason", required=True, help="why it is right")
+    accept.add_argument("--owner", required=True, help="who answers for it")
+    accept.add_argument("--expires", required=True, metavar="YYYY-MM-DD", help="the last day it holds")
+    accept.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
+    accept.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="the run's (default: the project's own)")
+    accept.add_argument("--ledger", type=Path, metavar="FILE", help="gap ledger (default: the device's shipped one)")
     verify = actions.add_parser("verify", help="check every object and manifest of the store", epilog=EPILOG)
     verify.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
+
+    audit = command("audit", "Find flags that do nothing, and stored references that rot.")
+    audit.add_argument("results", nargs="*", type=Path, metavar="RESULTS", help="results.json files or their folders")
+    audit.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
 
     command("doctor", "Check the environment.")
     return top

@@ -247,6 +247,7 @@ def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, fl
     from conformance import artifacts, environment, gates
     from conformance import ledger as gaps
     from conformance.metrics.clip import ClipScorer
+    from ground_truth import saved
 
     started = time.monotonic()
     path = Path(job.thresholds) if job.thresholds else None
@@ -270,6 +271,7 @@ def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, fl
     artifacts.share_identical(out, frames)
     files = {
         **artifacts.write_sample(candidate, out, job.folder, "candidate"),
+        **saved.write(candidate, out, job.folder),
         **artifacts.write_sample(reference, out, job.folder, "reference"),
     }
     seconds["files"] = time.monotonic() - report_started

@@ -48,13 +48,11 @@ def encode(sample: Sample) -> Iterator[tuple[Artifact, bytes]]:
             file = io.BytesIO()
             Image.fromarray(np.ascontiguousarray(frame_HWC)).save(file, format="PNG")
             yield _artifact(_frame_name(b, f), "frame", file.getvalue())
-    yield _artifact("latents", "latents", _pack(sample.latents))
-    taps = {name: tensor for name, tensor in sample.tensors.items() if KEPT.fullmatch(name)}
-    yield _artifact("taps", "taps", _pack(taps))
+    yield _artifact("latents", "latents", pack(sample.latents))
+    yield _artifact("taps", "taps", pack(kept(sample)))
     if sample.audio is not None:
-        yield _artifact("audio", "audio", _pack({"audio": torch.from_numpy(sample.audio)}))
-    trace = dumps({name: asdict(tap) for name, tap in sample.trace.items()}, indent=None)
-    yield _artifact("trace", "trace", trace.encode())
+        yield _artifact("audio", "audio", pack({"audio": torch.from_numpy(sample.audio)}))
+    yield _artifact("trace", "trace", dump_trace(sample.trace))
 
 
 def decode(manifest: Manifest, read: Callable[[Artifact], bytes], where: str) -> Sample:
@@ -80,15 +78,15 @@ def decode(manifest: Manifest, read: Callable[[Artifact], bytes], where: str) ->
             frames[b, f] = _image(read(parts[name]), (H, W), f"{where}: {name}")
     audio = None
     if manifest.audio_rate is not None:
-        audio = _unpack(read(parts["audio"]), f"{where}: audio", ("audio",))["audio"].numpy()
+        audio = unpack(read(parts["audio"]), f"{where}: audio", ("audio",))["audio"].numpy()
     return Sample(
         frames=frames,
         frames_float=None,
         audio=audio,
         audio_rate=manifest.audio_rate,
-        latents=_unpack(read(parts["latents"]), f"{where}: latents"),
-        trace=_trace(read(parts["trace"]), f"{where}: trace"),
-        tensors=_unpack(read(parts["taps"]), f"{where}: taps"),
+        latents=unpack(read(parts["latents"]), f"{where}: latents"),
+        trace=load_trace(read(parts["trace"]), f"{where}: trace"),
+        tensors=unpack(read(parts["taps"]), f"{where}: taps"),
         resolved=manifest.resolved,
         ledger=manifest.ledger,
         shared=manifest.shared,
@@ -103,17 +101,28 @@ def _frame_name(b: int, f: int) -> str:
     return f"frames/b{b:02d}/f{f:04d}"
 
 
-def _pack(tensors: dict[str, torch.Tensor]) -> bytes:
+def kept(sample: Sample) -> dict[str, torch.Tensor]:
+    """The taps whose tensors are stored."""
+    return {name: tensor for name, tensor in sample.tensors.items() if KEPT.fullmatch(name)}
+
+
+def dump_trace(taps: dict[str, Tap]) -> bytes:
+    return dumps({name: asdict(tap) for name, tap in taps.items()}, indent=None).encode()
+
+
+def pack(tensors: dict[str, torch.Tensor]) -> bytes:
+    """As a safetensors file."""
     # clone: safetensors refuses tensors that share memory
     return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
 
 
-def _unpack(data: bytes, where: str, names: tuple[str, ...] | None = None) -> dict[str, torch.Tensor]:
+def unpack(data: bytes, where: str, names: tuple[str, ...] | None = None) -> dict[str, torch.Tensor]:
+    """The inverse of ``pack``. InputError when it is no such file, or holds other tensors than ``names``."""
     try:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{where}: not a safetensors file ({error})") from None
-    if names is not None and tuple(tensors) != names:
+    if names is not None and tensors.keys() != set(names):
         raise InputError(f"{where}: holds tensors {sorted(tensors)}; expected {sorted(names)}")
     return tensors
 
@@ -129,7 +138,7 @@ def _image(data: bytes, size_HW: tuple[int, int], where: str) -> np.ndarray[Any,
         raise InputError(f"{where}: not a PNG image ({error})") from None
 
 
-def _trace(data: bytes, where: str) -> dict[str, Tap]:
+def load_trace(data: bytes, where: str) -> dict[str, Tap]:
     try:
         return {str(name): _tap(item) for name, item in json.loads(data).items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -1,6 +1,6 @@
 """The manifest of one stored reference: what it is, what it was made from, and the sha256 of every artifact.
 
-Schema ``conformance.ground_truth/1``, a JSON object with the fields of :class:`Manifest` plus ``schema`` and ``digest``
+Schema ``conformance.ground_truth/2``, a JSON object with the fields of :class:`Manifest` plus ``schema`` and ``digest``
 (sha256 of everything else in it, so that an edited manifest is noticed like an edited artifact).
 """
 
@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from conformance.acceptance import Acceptance
+from conformance.acceptance import parse as parse_acceptance
 from conformance.case import Case
 from conformance.errors import InputError, bad_field
 from conformance.jsonio import digest, dumps, jsonable, read_json
 
-SCHEMA = "conformance.ground_truth/1"
+SCHEMA = "conformance.ground_truth/2"
 KINDS = ("official", "diffusers", "self")
 # Role -> suffix of its objects. ``frame`` is one image, so that people can look; the others hold everything of a kind.
 ROLES = {"frame": ".png", "latents": ".safetensors", "taps": ".safetensors", "audio": ".safetensors", "trace": ".json"}
@@ -43,7 +45,8 @@ class Artifact:
 class Manifest:
     """case: ``Case.as_dict()``. checkpoint: component -> digest. resolved, ledger: as in ``Sample``, JSON values.
     frames: shape [B,F,H,W,3]. audio_rate: Hz. shared: components that were the reference's own code. created:
-    ISO 8601, UTC. reason: why this became the reference.
+    ISO 8601, UTC. reason: why this became the reference. accepted: who made a run's output the reference, and until
+    when; None for one that was generated as such.
     """
 
     case_id: str
@@ -60,6 +63,7 @@ class Manifest:
     artifacts: tuple[Artifact, ...]
     created: str
     reason: str
+    accepted: Acceptance | None
 
     def dump(self) -> str:
         """The text of its file."""
@@ -140,7 +144,9 @@ def load(path: Path) -> Manifest:
     ]
     if len({item.name for item in items}) != len(items):
         raise bad_field(where, "artifacts", sorted(item.name for item in items), "each name once")
-    return Manifest(**{**data, "frames": tuple(shape), "shared": tuple(shared), "artifacts": tuple(items)})
+    accepted = None if data["accepted"] is None else parse_acceptance(data["accepted"], f"{where}: accepted")
+    parts = {"frames": tuple(shape), "shared": tuple(shared), "artifacts": tuple(items), "accepted": accepted}
+    return Manifest(**{**data, **parts})
 
 
 def _list(value: Any, where: str, field: str) -> list[Any]:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from conformance.acceptance import Acceptance
 from conformance.case import Case, slug
 from conformance.errors import InputError, ReferenceMissing, ReferenceStale, bad_field
 from conformance.generator import HANDSHAKE, Sample
@@ -45,6 +46,7 @@ class Store:
         checkpoint: dict[str, str],
         ledger: dict[str, Any],
         reason: str,
+        accepted: Acceptance | None = None,
     ) -> Path:
         """Store a sample as the case's reference of this kind and return its manifest's path.
 
@@ -81,8 +83,9 @@ class Store:
             artifacts=tuple(stored),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             reason=reason,
+            accepted=accepted,
         )
-        path = self._path(case.id, kind)
+        path = self.path(case.id, kind)
         if not (path.is_file() and self._same(path, manifest)):
             write_atomic(path, manifest.dump())
         return path
@@ -91,16 +94,28 @@ class Store:
         """The stored sample, every artifact checked against its sha256.
 
         ReferenceMissing when there is none, ReferenceStale naming what differs from this case, checkpoint (component ->
-        digest) or environment, InputError when manifest or artifact is malformed, missing, truncated or changed.
+        digest) or environment, or when its acceptance has expired, InputError when manifest or artifact is malformed,
+        missing, truncated or changed.
         """
-        path = self._path(case.id, kind)
+        path = self.path(case.id, kind)
         if not path.is_file():
             raise ReferenceMissing(f"no {kind} reference of {case.id} in {self.root}")
         manifest = self._manifest(path)
         changed = differences(manifest, case, checkpoint, ledger, str(path))
         if changed:
             raise ReferenceStale(f"{path.name}: {'; '.join(changed)}")
+        if manifest.accepted is not None and manifest.accepted.expired(datetime.now(UTC).date()):
+            raise ReferenceStale(f"{path.name}: {manifest.accepted}; that day is over")
         return artifacts.decode(manifest, self._read, str(path))
+
+    def sample(self, manifest: Manifest) -> Sample:
+        """The sample of one of ``entries``, however old. InputError as ``get``."""
+        return artifacts.decode(manifest, self._read, str(self.path(manifest.case_id, manifest.kind)))
+
+    def find(self, case_id: str, kind: str) -> Manifest | None:
+        """The reference of this case and kind, however old."""
+        path = self.path(case_id, kind)
+        return self._manifest(path) if path.is_file() else None
 
     def entries(self) -> list[Manifest]:
         """Every manifest, by file name. InputError on the first malformed one."""
@@ -134,7 +149,8 @@ class Store:
             path.unlink()
         return orphans
 
-    def _path(self, case_id: str, kind: str) -> Path:
+    def path(self, case_id: str, kind: str) -> Path:
+        """Where the manifest of a case and kind lies, or would."""
         return self.root / "manifests" / f"{slug(case_id)}.{kind}.json"
 
     def paths(self) -> list[Path]:
@@ -143,7 +159,7 @@ class Store:
 
     def _manifest(self, path: Path) -> Manifest:
         manifest = load(path)
-        expected = self._path(manifest.case_id, manifest.kind)
+        expected = self.path(manifest.case_id, manifest.kind)
         if path != expected:  # a copy under another name would be a second reference of the same case
             raise InputError(
                 f"{path}: holds the {manifest.kind} reference of {manifest.case_id!r}; expected {expected}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
+from conformance import results as results_file
+from conformance.case import Case
 from conformance.commands.output import check_writable, preparing, progress, write_json_option
 from conformance.errors import InputError, bad_field
-from conformance.matrix import all_cases, select
+from conformance.matrix import all_cases, matches, select
 from conformance.pool import Task, run_tasks
 from conformance.runner import Options, make_jobs
 from conformance.verdicts import EXIT_FAIL, EXIT_INFRA, EXIT_OK
@@ -73,5 +76,56 @@ def _verify(options: argparse.Namespace) -> int:
     return EXIT_FAIL if problems else EXIT_OK
 
 
+def _diff(options: argparse.Namespace) -> int:
+    from ground_truth import diff
+
+    found, alone = diff.pairs(diff.sides(options.a), diff.sides(options.b))
+    differences = [diff.difference(old, new) for old, new in found]
+    data = {"pairs": [each.as_dict() for each in differences], "alone": alone}
+    if not write_json_option(options.json, data):
+        print("\n".join([line for each in differences for line in each.lines()] + alone))
+    return EXIT_OK if all(each.equal for each in differences) and not alone else EXIT_FAIL
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from ground_truth import accept
+
+    path = options.run / "results.json" if options.run.is_dir() else options.run
+    run = results_file.load(path)
+    made = accept.acceptance(options.reason, options.owner, options.expires, datetime.now(UTC).date())
+    if made.expires < made.date:
+        raise bad_field("command line", "expires", options.expires, f"a day to come, from {made.date}")
+    chosen = [result for result in run.cases if any(matches(result.id, pattern) for pattern in options.cases)]
+    if not chosen:
+        raise InputError(f"{path}: no case matches {options.cases}; it holds {len(run.cases)} results")
+    if options.what == "gap":
+        open_gaps = [result for result in chosen if result.gap.get("state") not in ("exact", "known")]
+        written, text = accept.accept_gaps(open_gaps or chosen, options.ledger, made)
+        files, texts = [str(written)], [text]
+    else:
+        store, files, texts = Store(options.store), [], []
+        chosen.sort(key=lambda result: bool(result.outputs))  # of a case's gates, one that kept the sample
+        for result in {result.id: result for result in chosen}.values():
+            manifest, text = accept.accept_output(
+                result, path.parent, store, made, lambda case: _digests(case, options.checkpoint)
+            )
+            files.append(str(manifest))
+            texts.append(text)
+    if not write_json_option(options.json, {"written": files, "text": texts}):
+        print("\n".join([*texts, *(f"written: {file}" for file in files)]))
+    return EXIT_OK
+
+
+def _digests(case: Case, folder: Path | None) -> dict[str, str]:
+    """Of the checkpoint that a run used: the project's own, or a folder."""
+    from conformance import checkpoint
+    from reference_impl.tiny.build import cached
+
+    return checkpoint.digests(folder or cached(case.model), optional=checkpoint.needed(case.request))
+
+
+_ACTIONS = {"build": _build, "verify": _verify, "diff": _diff, "accept": _accept}
+
+
 def main(options: argparse.Namespace) -> int:
-    return _build(options) if options.action == "build" else _verify(options)
+    return _ACTIONS[options.action](options)

@@ -27,7 +27,7 @@ def all_cases() -> tuple[Case, ...]:
     return cases
 
 
-def _matches(case_id: str, pattern: str) -> bool:
+def matches(case_id: str, pattern: str) -> bool:
     """A glob over the whole id, or over its leading parts: ``ltx-2.3``, ``ltx-2/one-stage-t2v/cfg``.
 
     A pattern with a ``+`` has reached the last part: a whole id is not a leading part of itself ``+kernels``.
@@ -50,8 +50,8 @@ def select(cases: Iterable[Case], patterns: Sequence[str], suite: str) -> list[C
         return inside
     chosen: set[str] = set()
     for pattern in patterns:
-        named = [case.id for case in inside if _matches(case.id, pattern)]
-        named = named or [case.id for case in cases if _matches(case.id, pattern)]
+        named = [case.id for case in inside if matches(case.id, pattern)]
+        named = named or [case.id for case in cases if matches(case.id, pattern)]
         if not named:
             near = difflib.get_close_matches(pattern, [case.id for case in cases], n=1, cutoff=0.3)
             hint = f"; nearest is {near[0]!r}" if near else ""

@@ -67,7 +67,7 @@ class Fake:
                 "image": None,
                 "noise": {"video": tensor_digest(video), "audio": tensor_digest(audio)},
                 "embeds": {"pos": "none"},
-                "weights": {"transformer": "none"},
+                "weights": {"fake": "none"},
             },
         )
         return self.spoil(case, sample)
@@ -184,3 +184,17 @@ def killing(checkpoint: Path, device: str) -> Generator:
 
 def raising(checkpoint: Path, device: str) -> Generator:
     return Fake("raising", _raise)
+
+
+def nudged(checkpoint: Path, device: str) -> Generator:
+    """Off by 1e-6 in the video latents."""
+
+    def spoil(case: Case, sample: Sample) -> Sample:
+        sample.latents["video"] = sample.latents["video"] * (1 + 1e-6)
+        return sample
+
+    return Fake("nudged", spoil)
+
+
+def non_finite(checkpoint: Path, device: str) -> Generator:
+    return Fake("non_finite", _nan)
