@@ -29,7 +29,7 @@ A res2s step evaluates the model twice: the second time is ``step.NNN.mid/...``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -174,6 +174,11 @@ class Sample:
     shared: tuple[str, ...] = ()
 
 
+def position_digests(trace: Mapping[str, Tap], stage: str = "") -> dict[str, str]:
+    """sha256 of the token bounds of each stream, as they were tapped. stage: ``stage.1``, empty for the only one."""
+    return {stream: trace[f"{stage}/positions/{stream}".lstrip("/")].sha256 for stream in ("video", "audio")}
+
+
 def output_digests(sample: Sample) -> dict[str, str]:
     """sha256 of ``frames``, of ``latents/NAME`` and, where there is sound, of ``audio``."""
     found = {f"latents/{name}": tensor_digest(value) for name, value in sample.latents.items()}
@@ -199,6 +204,7 @@ HANDSHAKE = (
     "dtype",
     "quantization",
     "noise",
+    "positions",
     "image",
     "second_stage",
     "embeds",

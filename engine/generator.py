@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from conformance.case import Case
 from conformance.errors import InputError, UnsupportedCase, bad_field
-from conformance.generator import Probe, Sample, tensor_digest
+from conformance.generator import Probe, Sample, position_digests, tensor_digest
 from engine import components, numerics, picks, quantization
 from engine.frames import to_bytes
 from engine.loading import Loader
@@ -79,7 +79,7 @@ class Engine:
             latents={stream: state.cpu() for stream, state in final.items()},
             trace=probe.trace,
             tensors=probe.tensors,
-            resolved=self._resolved(case, stages, states) | {"quantization": quantization.used(models.first)},
+            resolved=self._resolved(case, stages, states, probe) | {"quantization": quantization.used(models.first)},
             ledger=_ledger(self._device, rounding),
         )
 
@@ -101,7 +101,9 @@ class Engine:
         shown = (frames_BCFHW * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)
         return shown.float().cpu().numpy(), waveform.float().cpu().numpy()
 
-    def _resolved(self, case: Case, stages: Sequence[ltx2.Stage], states: Mapping[str, TextStates]) -> dict[str, Any]:
+    def _resolved(
+        self, case: Case, stages: Sequence[ltx2.Stage], states: Mapping[str, TextStates], probe: Probe
+    ) -> dict[str, Any]:
         request = case.request
         return {
             "height": request.height,
@@ -114,7 +116,8 @@ class Engine:
             "skip_v2a": request.skip_v2a,
             "dtype": case.dtype,
             **stages[0].echo(),
-            "second_stage": self._second_stage(case, stages),
+            "positions": position_digests(probe.trace, "stage.1" if len(stages) > 1 else ""),
+            "second_stage": self._second_stage(case, stages, probe),
             "embeds": {name: tensor_digest(text.embeds) for name, text in states.items() if text.embeds is not None},
             "weights": self._loader.digests(case),
             "batch": len(request.prompts),
@@ -124,7 +127,7 @@ class Engine:
             },
         }
 
-    def _second_stage(self, case: Case, stages: Sequence[ltx2.Stage]) -> dict[str, Any] | None:
+    def _second_stage(self, case: Case, stages: Sequence[ltx2.Stage], probe: Probe) -> dict[str, Any] | None:
         request = case.request
         if request.second is None:
             return None
@@ -133,7 +136,8 @@ class Engine:
             "second": request.second.lora_second,
             "digest": self._loader.lora_digest(request.second),
         }
-        return {"height": request.height, "width": request.width, **stages[1].echo(), "lora": adapter}
+        echo = stages[1].echo() | {"positions": position_digests(probe.trace, "stage.2")}
+        return {"height": request.height, "width": request.width, **echo, "lora": adapter}
 
 
 def _check_supported(case: Case) -> None:

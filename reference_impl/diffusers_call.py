@@ -19,7 +19,7 @@ from diffusers.models.attention_dispatch import attention_backend  # noqa: E402
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler  # noqa: E402
 
 from conformance.case import Guidance, Request  # noqa: E402
-from conformance.generator import Probe, tensor_digest  # noqa: E402
+from conformance.generator import Probe, position_digests, tensor_digest  # noqa: E402
 from conformance.inputs import draw_noise, read_picture  # noqa: E402
 from reference_impl.diffusers_load import DTYPES  # noqa: E402
 from reference_impl.diffusers_taps import (  # noqa: E402
@@ -209,6 +209,7 @@ def _resolved(pipeline: Traced, run: Recording, sigmas: torch.Tensor) -> dict[st
         "quantization": "none",
         "image": None if run.pixels is None else tensor_digest(run.pixels),
         "noise": {stream: run.probe.trace[run.name(f"noise/{stream}")].sha256 for stream in ("video", "audio")},
+        "positions": position_digests(run.probe.trace, run.stage),
         "embeds": {sign: tensor_digest(embeds) for sign, embeds in run.embeds.items()},
         "batch": video.shape[0],
         "text_tokens": run.embeds["pos"].shape[1],

@@ -111,6 +111,9 @@ def resolved(first: Called, second: Called, request: Request, folder: Path) -> d
     merges = asked.lora_first or asked.lora_second
     digests = checkpoint.digests(folder, optional=(UPSAMPLER, LORA)) if merges else {LORA: None}
     _, _, height, width, _ = second.video.shape
-    echo = {name: second.resolved[name] for name in ("sigmas", "video_tokens", "audio_tokens", "noise", "image")}
+    echo = {
+        name: second.resolved[name]
+        for name in ("sigmas", "video_tokens", "audio_tokens", "noise", "positions", "image")
+    }
     lora = {"first": asked.lora_first, "second": asked.lora_second, "digest": digests[LORA]}
     return first.resolved | {"second_stage": {"height": height, "width": width, **echo, "lora": lora}}

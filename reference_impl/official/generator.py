@@ -17,7 +17,7 @@ import torch
 from conformance import checkpoint, quantization
 from conformance.case import Case, Guidance, Request
 from conformance.errors import InputError, ReferenceMissing, UnsupportedCase, bad_field
-from conformance.generator import Probe, Sample, tensor_digest
+from conformance.generator import Probe, Sample, position_digests, tensor_digest
 from reference_impl.official import packages, versions
 from reference_impl.official.config import model_version
 from reference_impl.official.image import conditionings
@@ -197,6 +197,7 @@ def _stage(stage: Stage, probe: Probe) -> dict[str, Any]:
         "video_tokens": stage.noise["video"].shape[1],
         "audio_tokens": stage.noise["audio"].shape[1],
         "noise": {stream: tensor_digest(state) for stream, state in stage.noise.items()},
+        "positions": position_digests(probe.trace, stage.name),
         "image": None if pixels is None else pixels.sha256,
     }
 

@@ -65,6 +65,7 @@ class Fake:
                 "quantization": "none",
                 "second_stage": None,
                 "image": None,
+                "positions": {"video": "none", "audio": "none"},
                 "noise": {"video": tensor_digest(video), "audio": tensor_digest(audio)},
                 "embeds": {"pos": "none"},
                 "weights": {"fake": "none"},

@@ -192,7 +192,7 @@ def _base() -> Sample:
     made.latents = {"video": probe.tensors["latents/final/video"]}
     made.trace, made.tensors = probe.trace, probe.tensors
     handshake = "height width num_frames frame_rate steps sigmas video_tokens audio_tokens guidance stg_blocks skip_v2a"
-    made.resolved = dict.fromkeys([*handshake.split(), "dtype", "quantization", "noise", "image"], 1)
+    made.resolved = dict.fromkeys([*handshake.split(), "dtype", "quantization", "noise", "positions", "image"], 1)
     made.resolved |= {"second_stage": None, "embeds": "e", "weights": "w"}
     return made
 
