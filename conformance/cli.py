@@ -123,6 +123,9 @@ def parser() -> argparse.ArgumentParser:
     _limits(run)
     _ledger(run)
     _departures(run)
+    run.add_argument(
+        "--oracle", action="store_true", help="where the sides differ, say who is closer to a float64 truth"
+    )
     run.add_argument("--depth", choices=("block", "step"), default="block", help="how deep taps reach (default: block)")
     run.add_argument("--shard", metavar="i/n", help="only every n-th case from the i-th")
     run.add_argument("--resume", action="store_true", help="keep the finished results in --out")

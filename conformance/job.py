@@ -29,8 +29,8 @@ class Job:
     of them, for other gates. checkpoint: folder. device: ``cpu`` or ``cuda``. threads: CPU threads of one rank.
     timeout: seconds. thresholds, store: path, or None for the shipped ones. clip: a CLIP model to measure with, or
     None. depth: how deep taps reach (``Probe``). ledger: path of the gap ledger, None for the shipped one, ``none``
-    where it says nothing about this run. versions, code and the digests: what the job ran with, so that a resumed run
-    reuses no other version's result.
+    where it says nothing about this run. oracle: ask who is closer to the truth where the sides differ. versions, code
+    and the digests: what the job ran with, so that a resumed run reuses no other version's result.
     """
 
     case: Case
@@ -49,6 +49,7 @@ class Job:
     store_digest: str
     ledger: str | None
     ledger_digest: str
+    oracle: bool
     clip: str | None
     depth: str
     versions: tuple[tuple[str, str], ...]

@@ -59,6 +59,7 @@ class Options:
     thresholds: Path | None = None
     store: Path | None = None
     ledger: str | None = None
+    oracle: bool = False
     clip: str | None = None
     depth: str = "block"
     resume: bool = False
@@ -190,6 +191,7 @@ def make_jobs(
             store_digest=store,
             ledger=options.gaps,
             ledger_digest=ledger,
+            oracle=options.oracle,
             clip=options.clip,
             depth=options.depth,
             versions=versions,

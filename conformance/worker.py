@@ -144,6 +144,8 @@ def _reference(job: Job, report: Report) -> Sample:
     )
 
 
+# Verdicts about a distance: there is one, and it is between the same inputs.
+_APART = (Verdict.PASS, Verdict.FAIL, Verdict.CALIBRATION_NEEDED, Verdict.WAIVED)
 _NO_SAMPLE: dict[type[ConformanceError], Verdict] = {
     UnsupportedCase: Verdict.UNSUPPORTED,
     ReferenceMissing: Verdict.NO_REFERENCE,
@@ -265,6 +267,14 @@ def _judge(job: Job, candidate: Sample, reference: Sample, seconds: dict[str, fl
         ledger=ledger,
     )
     seconds["judge"] = time.monotonic() - started
+    if job.oracle and result.verdict in _APART:
+        from conformance.oracle_truth import ask
+
+        started = time.monotonic()
+        found = ask(job.case, Path(job.checkpoint), candidate, reference)
+        said = f"{result.reason}; oracle: {found.get('finding', 'no finding')}, {found['sentence']}"
+        result = replace(result, oracle=found, reason=said)
+        seconds["oracle"] = time.monotonic() - started
     report_started = time.monotonic()
     out = Path(job.out)
     frames = artifacts.write_frames(result.frames, candidate, reference, out, job.folder)

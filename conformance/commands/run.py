@@ -58,6 +58,7 @@ def execute(options: argparse.Namespace) -> Results | None:
         thresholds=options.thresholds,
         store=options.store,
         ledger=options.ledger,
+        oracle=options.oracle,
         clip=options.clip,
         depth=options.depth,
         resume=options.resume,
