@@ -100,8 +100,9 @@ def judge(
 
 
 def worst(findings: Iterable[Finding]) -> Finding:
-    """The one that counts for a case, of those about its outputs: a regression of one is a regression."""
-    return min(findings, key=lambda found: WORST_FIRST.index(found.finding))
+    """The one that counts for a case, of those about its outputs: a regression of one is a regression. Of several, the
+    one whose errors differ most."""
+    return min(findings, key=lambda found: (WORST_FIRST.index(found.finding), -abs(_log(found.rms_ratio))))
 
 
 def judge_all(
@@ -148,6 +149,10 @@ def _bias(sums: np.ndarray, square: int, plain: int, along: int) -> float:
     constant = sums[plain] / math.sqrt(sums[square] * sums[_N])
     scale = sums[along] / math.sqrt(sums[square] * sums[_TT]) if sums[_TT] else 0.0
     return float(max(constant, scale, key=abs))
+
+
+def _log(ratio: float) -> float:
+    return math.log(ratio) if 0 < ratio < math.inf else math.inf
 
 
 def _jackknife(values: list[float]) -> float:

@@ -170,3 +170,6 @@ def test_the_worst_output_counts_for_the_case() -> None:
     each = [judge(name, better, worse, truth) for name in names]
     assert worst(each).finding == "REFERENCE_WORSE"
     assert WORST_FIRST[0] == "REGRESSION"
+    far = judge("far", truth + 3 * _noise(generator), better, truth)
+    near = judge("near", worse, better, truth)
+    assert worst([near, far]) == worst([far, near]) == far
