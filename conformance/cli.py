@@ -128,6 +128,9 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--depth", choices=("block", "step"), default="block", help="how deep taps reach (default: block)")
     run.add_argument("--shard", metavar="i/n", help="only every n-th case from the i-th")
+    run.add_argument(
+        "--cluster", metavar="ADDRESS", help="run the cases on a Ray cluster: HOST:PORT of its head, or local"
+    )
     run.add_argument("--resume", action="store_true", help="keep the finished results in --out")
     run.add_argument("--junit", type=Path, metavar="PATH", help="also write the JUnit XML here")
 

@@ -292,9 +292,15 @@ def _result_of(gate: Job, outcome: Outcome, folder: str) -> CaseResult:
 
 
 def run_jobs(
-    jobs: Sequence[Job], options: Options, on_place: Callable[[str, str], None] = lambda key, place: None
+    jobs: Sequence[Job],
+    options: Options,
+    on_place: Callable[[str, str], None] = lambda key, place: None,
+    execute: Callable[..., Iterator[Outcome]] = run_tasks,
 ) -> Iterator[CaseResult]:
-    """Yield one result a case and gate, as they come; with ``resume``, saved ones first."""
+    """Yield one result a case and gate, as they come; with ``resume``, saved ones first.
+
+    execute: ``run_tasks``, or what does the same elsewhere.
+    """
     todo: dict[str, Job] = {}
     for job in jobs:
         saved = saved_results(job) if options.resume else ()
@@ -307,7 +313,7 @@ def run_jobs(
         log = Path(job.out) / job.folder / "log.txt"
         width = job.case.layout.world
         tasks.append(Task(key=key, target=run_case, argument=job, timeout=options.timeout, log=log, width=width))
-    for outcome in run_tasks(tasks, jobs=options.workers, on_place=on_place):
+    for outcome in execute(tasks, jobs=options.workers, on_place=on_place):
         yield from results_of(todo[outcome.key], outcome)
 
 

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from conformance import attached
+from conformance import attached, cluster
 from conformance.case import Case
 from conformance.commands.output import preparing, progress
 from conformance.commands.show import check_targets, show
+from conformance.errors import InputError
 from conformance.job import LIVE, Job
 from conformance.matrix import all_cases, parse_shard, select, shard
 from conformance.overrides import depart
@@ -66,6 +67,11 @@ def execute(options: argparse.Namespace) -> Results | None:
     )
     started = time.time()
     place = attached.here()
+    if options.cluster is not None:
+        if place is not None:
+            raise InputError("--cluster: not under torchrun, whose processes are placed already")
+        with cluster.joined(options.cluster, run) as nodes, open_out(run.out, resume=run.resume):
+            return _execute(cases, run, started, partial(cluster.lead, nodes))
     if place is None:
         with open_out(run.out, resume=run.resume):
             return _execute(cases, run, started, run_jobs)
@@ -78,7 +84,7 @@ def execute(options: argparse.Namespace) -> Results | None:
 
 
 def _execute(cases: Sequence[Case], run: Options, started: float, start: Start) -> Results:
-    """start: ``run_jobs``, or what takes its place among processes that were started together."""
+    """start: ``run_jobs``, or what takes its place on a cluster or among processes that were started together."""
     print(f"preparing {len(cases)} cases ...", file=sys.stderr, flush=True)
     jobs = make_jobs(cases, run, preparing)
     results = []
