@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -80,7 +79,7 @@ class Engine:
             trace=probe.trace,
             tensors=probe.tensors,
             resolved=self._resolved(case, stages, states, probe) | {"quantization": quantization.used(models.first)},
-            ledger=_ledger(self._device, rounding),
+            ledger={"numerics": asdict(rounding)},
         )
 
     def _decode(
@@ -149,11 +148,6 @@ def _check_supported(case: Case) -> None:
     ):
         if value not in known:
             raise UnsupportedCase(f"engine: {name!r} is {value!r}; the engine has {known}")
-
-
-def _ledger(device: torch.device, rounding: numerics.Numerics) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {"device": str(device), "device_name": name, "torch": torch.__version__, "numerics": asdict(rounding)}
 
 
 def build(checkpoint: Path, device: str) -> Engine:
