@@ -1,4 +1,4 @@
-"""Case, Request and Layout: everything that can change a bit of output, and nothing else.
+"""Case and Request: everything that can change a bit of output, and nothing else.
 
 None of these classes has a default: what a case does not say, no engine may fill in. They are frozen,
 validated on construction, hashable, and round trip through JSON (``as_dict`` / ``from_dict``).
@@ -7,12 +7,14 @@ validated on construction, hashable, and round trip through JSON (``as_dict`` / 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 from conformance.checked import Checked
 from conformance.errors import bad_field
 from conformance.jsonio import digest
+from conformance.layout import Layout
+from conformance.tiling import VideoTiling
 
 DTYPES = ("fp32", "bf16")
 KERNELS = ("off", "on")
@@ -104,7 +106,8 @@ class Request(Checked):
     its own schedule for ``steps`` and the two must agree bit for bit. stg_blocks: block indices that STG perturbs.
     skip_v2a: leave out video-to-audio cross attention in every block, as older ground truth was made.
     image: what conditions the first frame, or None. second: the second stage, or None; the first then generates
-    half the height and width with everything above.
+    half the height and width with everything above. vae_tiling: tiles that the video is decoded in, or None: in one
+    piece.
     """
 
     prompts: tuple[str, ...]
@@ -123,6 +126,7 @@ class Request(Checked):
     skip_v2a: bool
     image: ImageCondition | None
     second: SecondStage | None
+    vae_tiling: VideoTiling | None
 
     def _validate(self, where: str) -> None:
         if not self.prompts:
@@ -163,46 +167,6 @@ class Request(Checked):
         """Height and width in pixels that the first or only stage generates."""
         part = 1 if self.second is None else 2
         return self.height // part, self.width // part
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout(Checked):
-    """Ranks along each parallel axis. One device is ``Layout.single()``, named ``single``."""
-
-    tp: int
-    cfg: int
-    ulysses: int
-    ring: int
-
-    @classmethod
-    def single(cls) -> Layout:
-        return cls(tp=1, cfg=1, ulysses=1, ring=1)
-
-    @classmethod
-    def parse(cls, name: str) -> Layout:
-        """The inverse of ``name``: ``single``, ``tp2``, ``cfg2-tp2``, ``ulysses2-ring2``."""
-        sizes = dict.fromkeys(("tp", "cfg", "ulysses", "ring"), 1)
-        for part in () if name == "single" else name.split("-"):
-            match = re.fullmatch(r"(tp|cfg|ulysses|ring)([1-9][0-9]*)", part)
-            if not match:
-                raise bad_field("layout", "name", name, "'single' or axes such as 'tp2', 'cfg2-tp2'")
-            sizes[match[1]] = int(match[2])
-        return cls(**sizes)
-
-    @property
-    def name(self) -> str:
-        axes = (("cfg", self.cfg), ("ulysses", self.ulysses), ("ring", self.ring), ("tp", self.tp))
-        return "-".join(f"{axis}{size}" for axis, size in axes if size > 1) or "single"
-
-    @property
-    def world(self) -> int:
-        """Ranks in all."""
-        return self.tp * self.cfg * self.ulysses * self.ring
-
-    def _validate(self, where: str) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) < 1:
-                raise bad_field(where, field.name, getattr(self, field.name), "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

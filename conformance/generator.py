@@ -207,6 +207,7 @@ HANDSHAKE = (
     "positions",
     "image",
     "second_stage",
+    "vae_tiling",
     "embeds",
     "weights",
 )

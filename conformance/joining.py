@@ -14,7 +14,8 @@ import torch.distributed as dist
 from conformance.attached import Place
 from conformance.collectives import record
 from conformance.errors import ConformanceError, RankFailed
-from conformance.ranks import Board, Places, Rank, State, initialise
+from conformance.places import Board, Places, State
+from conformance.ranks import Rank, initialise
 
 _TELL = 0.2  # seconds between words to the parent on where this rank is
 T = TypeVar("T")
@@ -72,6 +73,7 @@ def joined(
             store=own,
             report=places.report,
             enter=places.enter,
+            exchanges=places.exchanges,
         )
         yield Joined(rank=rank, group=group, state=lambda: board.read(0))
     finally:

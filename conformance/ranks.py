@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import datetime
 import faulthandler
-import mmap
 import multiprocessing
 import os
 import pickle
@@ -21,7 +20,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -32,9 +31,9 @@ import torch.distributed as dist
 
 from conformance.collectives import record
 from conformance.errors import ConformanceError, RankFailed, UnsupportedCase
+from conformance.places import Board, Places, State
 from conformance.pool import death
 
-_SLOT = 512  # bytes a rank may use to say where it is
 _POLL = 0.1  # seconds between looks at where the ranks are
 _GRACE = 0.2  # seconds in which the others may show that they failed first
 _STUCK = 20.0  # seconds without any change, all ranks inside collectives: nobody will come any more
@@ -47,6 +46,7 @@ class Rank:
 
     device: number of its CUDA device on this machine. store: shared by the ranks, for what is no collective of the
     engine. report: tells the launcher where it is. enter: tells it that the others are needed for what comes.
+    exchanges: how often the steps of each stage have exchanged something with other ranks.
     """
 
     index: int
@@ -55,66 +55,7 @@ class Rank:
     store: dist.Store
     report: Callable[[str], None]
     enter: Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """Where a rank is. collective: the last it entered, the ``count``-th; inside: it has not come back from it."""
-
-    place: str
-    collective: str
-    count: int
-    inside: bool
-
-    def __str__(self) -> str:
-        if not self.count:
-            return f"at: {self.place}; it entered no collective"
-        verb = "waiting in" if self.inside else "after"
-        return f"at: {self.place}; {verb} {self.collective}, its collective number {self.count}"
-
-
-class Board:
-    """Memory in which every rank says where it is; what it wrote last outlives it."""
-
-    def __init__(self, world: int) -> None:
-        self._memory = mmap.mmap(-1, world * _SLOT)
-
-    def write(self, rank: int, state: State) -> None:
-        data = pickle.dumps((state.place[:200], state.collective[:80], state.count, state.inside))
-        start = rank * _SLOT
-        self._memory[start : start + len(data)] = data
-
-    def read(self, rank: int) -> State:
-        """The last state written; one that is just being written reads as the beginning."""
-        try:
-            place, collective, count, inside = pickle.loads(self._memory[rank * _SLOT : (rank + 1) * _SLOT])
-        except Exception:
-            place, collective, count, inside = "starting", "", 0, False
-        return State(place=place, collective=collective, count=count, inside=inside)
-
-
-class Places:
-    """A rank's own side of the board."""
-
-    def __init__(self, board: Board, rank: int) -> None:
-        self._board, self._rank = board, rank
-        self._place, self._collective, self._count = "starting", "", 0
-        self._write(False)
-
-    def report(self, place: str) -> None:
-        self._place = place
-        self._write(False)
-
-    def enter(self, collective: str) -> None:
-        self._collective, self._count = collective, self._count + 1
-        self._write(True)
-
-    def inside(self, inside: bool) -> None:
-        self._write(inside)
-
-    def _write(self, inside: bool) -> None:
-        state = State(place=self._place, collective=self._collective, count=self._count, inside=inside)
-        self._board.write(self._rank, state)
+    exchanges: Mapping[str, int]
 
 
 @dataclass
@@ -217,7 +158,15 @@ def _rank_main(
         initialise(backend, store, index, world, timeout, device=index, one_machine=True)
         places.report("started")
         own = dist.PrefixStore("harness", store)
-        me = Rank(index=index, world=world, device=index, store=own, report=places.report, enter=places.enter)
+        me = Rank(
+            index=index,
+            world=world,
+            device=index,
+            store=own,
+            report=places.report,
+            enter=places.enter,
+            exchanges=places.exchanges,
+        )
         answer = ("done", function(me, *args))
         data = pickle.dumps(answer)
     except BaseException as error:

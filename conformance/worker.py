@@ -93,6 +93,7 @@ def generate_on_rank(rank: Rank, job: Job, spec: str, side: str) -> Part:
     sample = _generate(job, spec, side, rank.report, device)
     layout = job.case.layout
     sample.ledger |= {"layout": layout.name, "ranks": layout.world, "backend": backend_of(job.device)}
+    sample.ledger["exchanges"] = dict(rank.exchanges)
     return ranked.part(rank, sample)
 
 

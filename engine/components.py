@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 
 from conformance.errors import bad_field
+from conformance.tiling import VideoTiling
 from engine.models.ltx2.audio_vae import model as audio_vaes
 from engine.models.ltx2.positions import unpack_audio, unpack_video
 from engine.models.ltx2.video_vae import model as video_vae
+from engine.models.ltx2.video_vae.tiling import Spread, Tiles, Tiling, one_by_one
 from engine.models.ltx2.vocoder import model as vocoders
 from engine.numerics import Numerics
 from engine.pipelines.ltx2_inputs import Latents, TextStates
@@ -94,9 +96,25 @@ def decoder_inputs(
 
 
 def decode(
-    parts: Components, video: torch.Tensor, audio: torch.Tensor, numerics: Numerics
+    parts: Components,
+    video: torch.Tensor,
+    audio: torch.Tensor,
+    numerics: Numerics,
+    tiling: VideoTiling | None = None,
+    spread: Spread = one_by_one,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames [B,3,F,H,W] around [-1,1] in the decoder's dtype, waveform [B,C,N] in the one the vocoder computes in."""
-    frames = video_vae.decode(parts.vae, video, None)
+    """Frames [B,3,F,H,W] around [-1,1] in the decoder's dtype, waveform [B,C,N] in the one the vocoder computes in.
+
+    tiling: of the video; None is one piece. spread: who decodes its tiles.
+    """
+    frames = video_vae.decode(parts.vae, video, None if tiling is None else _tiling(tiling), spread)
     mel = audio_vaes.decode(parts.audio_vae, audio)
     return frames, vocoders.waveform(parts.vocoder, mel, numerics)
+
+
+def _tiling(asked: VideoTiling) -> Tiling:
+    rows, columns, frames = (
+        None if tiles is None else Tiles(size=tiles.size, stride=tiles.stride)
+        for tiles in (asked.rows, asked.columns, asked.frames)
+    )
+    return Tiling(space=None if rows is None or columns is None else (rows, columns), time=frames)

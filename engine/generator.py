@@ -11,13 +11,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from conformance.case import Case
+from conformance.case import Case, Request
 from conformance.errors import InputError, UnsupportedCase, bad_field
 from conformance.generator import Probe, Sample, position_digests, tensor_digest
 from engine import components, numerics, picks, quantization
 from engine.frames import to_bytes
 from engine.loading import Loader
-from engine.parallel import mesh
+from engine.models.ltx2.video_vae.tiling import Spread, one_by_one
+from engine.parallel import mesh, vae
 from engine.parallel.models import on_ranks
 from engine.pipelines import ltx2
 from engine.pipelines.ltx2_inputs import Latents, TextStates
@@ -55,8 +56,11 @@ class Engine:
     def _generate(self, case: Case, probe: Probe) -> Sample:
         request, rounding = case.request, numerics.resolve(case)
         models, spread = self._loader.models(case, rounding), run_all
+        tiles: Spread = one_by_one
         if case.layout.world > 1:
-            models, spread = on_ranks(models, mesh.make(case.layout, self._device), rounding)
+            places = mesh.make(case.layout, self._device)
+            models, spread = on_ranks(models, places, rounding)
+            tiles = vae.spread_over(places.world)
         run = ltx2.Run(
             models=models,
             request=request,
@@ -69,7 +73,7 @@ class Engine:
         stages = run.stages(states, text)
         last, heard = stages[-1], stages[0 if rounding.audio_stage == "first" else -1]
         final = {"video": last.final["video"].float(), "audio": heard.final["audio"].float()}
-        frames, waveform = self._decode(models.parts, final, last.sizes, rounding, probe)
+        frames, waveform = self._decode(models.parts, request, tiles, final, last.sizes, rounding, probe)
         return Sample(
             frames=to_bytes(frames, rounding),
             frames_float=frames,
@@ -85,6 +89,8 @@ class Engine:
     def _decode(
         self,
         parts: components.Components,
+        request: Request,
+        tiles: Spread,
         final: Mapping[str, torch.Tensor],
         sizes: Latents,
         rounding: numerics.Numerics,
@@ -94,7 +100,7 @@ class Engine:
         video, audio = components.decoder_inputs(parts, final["video"], final["audio"], sizes, rounding)
         probe.tap("latents/decode/video", video)
         probe.tap("latents/decode/audio", audio)
-        frames_BCFHW, waveform = components.decode(parts, video, audio, rounding)
+        frames_BCFHW, waveform = components.decode(parts, video, audio, rounding, request.vae_tiling, tiles)
         probe.tap("vae/frames", frames_BCFHW)
         probe.tap("audio/waveform", waveform)
         shown = (frames_BCFHW * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)
@@ -117,6 +123,7 @@ class Engine:
             **stages[0].echo(),
             "positions": position_digests(probe.trace, "stage.1" if len(stages) > 1 else ""),
             "second_stage": self._second_stage(case, stages, probe),
+            "vae_tiling": None if request.vae_tiling is None else request.vae_tiling.as_dict(),
             "embeds": {name: tensor_digest(text.embeds) for name, text in states.items() if text.embeds is not None},
             "weights": self._loader.digests(case),
             "batch": len(request.prompts),

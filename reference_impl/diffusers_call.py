@@ -21,6 +21,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from conformance.case import Guidance, Request  # noqa: E402
 from conformance.generator import Probe, position_digests, tensor_digest  # noqa: E402
 from conformance.inputs import draw_noise, read_picture  # noqa: E402
+from conformance.tiling import VideoTiling  # noqa: E402
 from reference_impl.diffusers_load import DTYPES  # noqa: E402
 from reference_impl.diffusers_taps import (  # noqa: E402
     Recording,
@@ -170,17 +171,22 @@ class Called:
 
 
 def call(
-    parts: Mapping[str, Any], given: dict[str, Any], noise: dict[str, torch.Tensor], probe: Probe, stage: str = ""
+    parts: Mapping[str, Any],
+    given: dict[str, Any],
+    noise: dict[str, torch.Tensor],
+    probe: Probe,
+    stage: str = "",
+    tiling: VideoTiling | None = None,
 ) -> Called:
     """Call a pipeline made of ``parts`` with the arguments ``given``; an image among them makes it image-to-video.
 
-    noise, stage: as ``diffusers_taps.record`` takes them.
+    noise, stage, tiling: as ``diffusers_taps.record`` takes them.
     """
     pipeline = (TracedImageToVideo if "image" in given else TracedPipeline)(**parts)
     pipeline.set_progress_bar_config(disable=True)
     if given["sigmas"] is not None:
         pipeline.scheduler = injecting(pipeline.scheduler)
-    with record(pipeline, probe, noise, stage) as run, attention_backend(BACKEND):
+    with record(pipeline, probe, noise, stage, tiling) as run, attention_backend(BACKEND):
         video, audio = pipeline(**given)
     sigmas = pipeline.scheduler.sigmas.cpu()
     if given["sigmas"] is not None and not torch.equal(sigmas, torch.tensor([*given["sigmas"], 0.0])):

@@ -53,7 +53,7 @@ class DiffusersGenerator:
         optional: tuple[str, ...] = ()
         if request.second is None:
             drawn = noise(base, request, noise_generator(request.seed), request.first_size)
-            last = call(base.components, arguments(request), drawn, probe)
+            last = call(base.components, arguments(request), drawn, probe, tiling=request.vae_tiling)
             echo = last.resolved | {"second_stage": None}
         else:
             optional = (UPSAMPLER,)
@@ -70,6 +70,7 @@ class DiffusersGenerator:
             trace=probe.trace,
             tensors=probe.tensors,
             resolved=echo
+            | {"vae_tiling": None if request.vae_tiling is None else request.vae_tiling.as_dict()}
             | {"height": height, "width": width, "num_frames": num_frames}
             | {"weights": checkpoint.digests(self.folder, optional=optional)},
             ledger={

@@ -61,6 +61,7 @@ def two_stages(base: TracedPipeline, folder: Path, dtype: str, request: Request,
         noise(base, request, generator, (request.height, request.width)),
         probe,
         "stage.2",
+        request.vae_tiling,
     )
 
 

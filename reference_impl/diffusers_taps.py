@@ -19,6 +19,8 @@ from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline  # noqa: E402
 from diffusers.pipelines.ltx2.pipeline_ltx2_image2video import LTX2ImageToVideoPipeline  # noqa: E402
 
 from conformance.generator import BLOCK_TAPS, Probe, step_tap  # noqa: E402
+from conformance.tiling import VideoTiling  # noqa: E402
+from reference_impl.diffusers_tiling import decoding  # noqa: E402
 from reference_impl.injected import InjectedNoise  # noqa: E402
 
 STREAMS = ("video", "audio")
@@ -162,15 +164,21 @@ def after_step(
 
 
 @contextmanager
-def record(pipeline: Traced, probe: Probe, noise: dict[str, torch.Tensor], stage: str = "") -> Iterator[Recording]:
+def record(
+    pipeline: Traced,
+    probe: Probe,
+    noise: dict[str, torch.Tensor],
+    stage: str = "",
+    tiling: VideoTiling | None = None,
+) -> Iterator[Recording]:
     """Calls of ``pipeline`` inside the block get ``noise`` for their draws and are tapped into ``probe``, one a block.
 
-    stage: see ``Recording``. :func:`after_step` must be the call's ``callback_on_step_end``, on ``latents`` and
-    ``audio_latents``.
+    stage: see ``Recording``. tiling: of the decoded video. :func:`after_step` must be the call's
+    ``callback_on_step_end``, on ``latents`` and ``audio_latents``.
     """
     run = pipeline.recording = Recording(probe=probe, noise=noise, stage=stage)
     handles: list[Any] = []
-    with ExitStack() as forward:
+    with ExitStack() as forward, decoding(pipeline.vae, tiling, probe):
 
         def enter(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             branches = _branches(pipeline, kwargs)
@@ -239,9 +247,7 @@ def _component_hooks(pipeline: Traced, run: Recording, probe: Probe) -> Iterator
 
     yield pipeline.connectors.register_forward_hook(connected)
     yield pipeline.vae.encoder.register_forward_pre_hook(encoding)
-    yield pipeline.vae.decoder.register_forward_pre_hook(entering("latents/decode/video"))
     yield pipeline.audio_vae.decoder.register_forward_pre_hook(entering("latents/decode/audio"))
-    yield pipeline.vae.decoder.register_forward_hook(leaving("vae/frames"))
     yield pipeline.vocoder.register_forward_hook(leaving("audio/waveform"))
 
 

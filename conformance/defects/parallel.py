@@ -1,7 +1,7 @@
 """Defects of what spreads the engine over ranks. On one device these engines are the shipped one.
 
-What shows them: ``tests/unit/test_parallel_tensor.py``, ``test_parallel_cfg.py``, ``test_parallel_sequence.py``,
-``test_parallel_ring.py`` and ``test_parallel_vae.py``.
+What shows them: ``tests/unit/test_parallel_mutants.py`` in whole cases; part by part ``test_parallel_tensor.py``,
+``test_parallel_cfg.py``, ``test_parallel_sequence.py``, ``test_parallel_ring.py`` and ``test_parallel_vae.py``.
 """
 
 from __future__ import annotations
@@ -12,23 +12,27 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from conformance.case import Guidance
 from conformance.defects.variants import variant
+from engine import generator
 from engine.backends import attend
 from engine.layers.feedforward import FeedForward
 from engine.layers.rope import Rotary
 from engine.models.ltx2.transformer import LTX2Transformer
 from engine.models.ltx2.video_vae.tiling import Decode, Spread
 from engine.numerics import Numerics
-from engine.parallel import cfg, ring, sequence, tensor, vae
+from engine.parallel import cfg, gemma3, ring, sequence, tensor, vae
 from engine.parallel.mesh import Mesh
 from engine.pipelines import ltx2
 from engine.sampling import guidance
+from engine.sampling.branches import Spread as BranchSpread
 
 _combine = guidance.combine
 _mixed = sequence.attention
 _norm_forward = tensor.SharedQKNorm.forward
+_on_ranks = generator.on_ranks
 _pack_noise = ltx2.pack_noise
 _rescale = guidance.rescale
 _shard_feed_forward = tensor.shard_feed_forward
@@ -87,6 +91,24 @@ def _folded(x0: Mapping[str, torch.Tensor], scales: Guidance, numerics: Numerics
     if scales.rescale > 0:
         guided = guidance.rescale(guided, x0["cond"].to(work), scales.rescale, numerics)
     return guided.to(x0["cond"].dtype)
+
+
+def _first_columns(layer: nn.Linear, mesh: Mesh) -> None:
+    """The first share of the heads or features, on every rank."""
+    size = layer.out_features // mesh.size("tp")
+    layer.weight = nn.Parameter(layer.weight[:size].clone(), requires_grad=False)
+
+
+def _on_ranks_but_the_second(models: ltx2.Models, mesh: Mesh, numerics: Numerics) -> tuple[ltx2.Models, BranchSpread]:
+    """The second stage's transformer left whole on every rank: right bits, and nothing gained."""
+    made, spread = _on_ranks(models, mesh, numerics)
+    return replace(made, second=models.second), spread
+
+
+def _on_ranks_but_the_text(models: ltx2.Models, mesh: Mesh, numerics: Numerics) -> tuple[ltx2.Models, BranchSpread]:
+    """The text encoder left whole on every rank, where the layout cuts it."""
+    made, spread = _on_ranks(models, mesh, numerics)
+    return replace(made, parts=models.parts), spread
 
 
 def _in_group(owner: int, mesh: Mesh) -> int:
@@ -166,4 +188,7 @@ text_counted_by_every_rank = variant("text-counted-by-every-rank", (sequence, "s
 noise_by_rank = variant("noise-by-rank", (ltx2, "pack_noise", _noise_by_rank))
 rescaled_by_rank = variant("rescaled-by-rank", (guidance, "rescale", _rescaled_by_rank))
 ring_not_rescaled = variant("ring-not-rescaled", (ring, "rescaling", _at_its_own_maximum))
+text_heads_not_shared_out = variant("text-heads-not-shared-out", (gemma3, "cut_outputs", _first_columns))
+text_encoder_whole = variant("text-encoder-whole", (generator, "on_ranks", _on_ranks_but_the_text))
+second_stage_whole = variant("second-stage-whole", (generator, "on_ranks", _on_ranks_but_the_second))
 tiles_as_they_come = variant("tiles-as-they-come", (vae, "spread_over", _own_first))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from conformance.case import Guidance, ImageCondition, Request, SecondStage
+from conformance.tiling import Tiles, VideoTiling
 
 OFF = Guidance(cfg=1.0, stg=0.0, modality=1.0, rescale=0.0)
 NEGATIVE = "worst quality, inconsistent motion, blurry, jittery, distorted"
@@ -68,6 +69,7 @@ def _base() -> Request:
         skip_v2a=False,
         image=None,
         second=None,
+        vae_tiling=None,
     )
 
 
@@ -111,6 +113,12 @@ def _one_stage() -> Iterator[Row]:
     many = replace(base, frame_rate=50.0, steps=6, sigmas=sigmas(6, 4096), seed=1234)
     yield row("unguided-50fps-6steps", many, DIFFUSERS)
     yield row("cfg-own-schedule", replace(_cfg(base), sigmas=None, num_frames=9), *every)
+    time = Tiles(size=8, stride=8)
+    space = {"rows": Tiles(size=96, stride=64), "columns": Tiles(size=128, stride=64)}
+    yield row("unguided-tiles", replace(base, vae_tiling=VideoTiling(**space, frames=time)), DIFFUSERS)
+    overlapping = VideoTiling(rows=None, columns=None, frames=Tiles(size=16, stride=8))
+    longer = replace(base, num_frames=33, height=64, width=96, vae_tiling=overlapping)
+    yield row("unguided-tiles-frames", longer, DIFFUSERS)
     yield row("all-guidance-no-v2a", replace(_all_guidance(base), num_frames=9, skip_v2a=True), OFFICIAL)
 
 

@@ -33,6 +33,13 @@ class Mesh:
         """This rank's place along an axis."""
         return self.devices.get_local_rank(axis)
 
+    @property
+    def world(self) -> dist.ProcessGroup:
+        """All ranks."""
+        group = dist.group.WORLD
+        assert group is not None
+        return group
+
     def group(self, axis: str) -> dist.ProcessGroup:
         """The ranks that differ from this one along the axis alone, itself among them."""
         return self.devices.get_group(axis)

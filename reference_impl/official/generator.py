@@ -114,6 +114,7 @@ def check_case(case: Case, api: versions.Version) -> None:
         ("pipeline", case.pipeline, api.PIPELINES),
         ("layout", case.layout.name, ("single",)),
         ("number of prompts", len(case.request.prompts), (1,)),
+        ("vae_tiling", case.request.vae_tiling, (None,)),  # official tiles are blended otherwise
         ("skip_v2a", case.request.skip_v2a, (False, True) if api.SKIPS_V2A else (False,)),
     ):
         if value not in able:
@@ -183,6 +184,7 @@ def _resolved(case: Case, stages: list[Stage], folder: Path, probe: Probe) -> di
         "dtype": case.dtype,
         "skip_v2a": request.skip_v2a,
         "second_stage": None if len(stages) == 1 else _second(stages, folder, probe),
+        "vae_tiling": None,
         "embeds": {sign: probe.trace[f"text/{sign}/embeds"].sha256 for sign in signs},
         "batch": 1,
         "text_tokens": request.text_tokens,

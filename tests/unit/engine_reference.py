@@ -123,6 +123,7 @@ def tiny_request(**changes: Any) -> Request:
         "skip_v2a": False,
         "image": None,
         "second": None,
+        "vae_tiling": None,
     }
     return Request(**(values | changes))
 

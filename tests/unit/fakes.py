@@ -64,6 +64,7 @@ class Fake:
                 "dtype": case.dtype,
                 "quantization": "none",
                 "second_stage": None,
+                "vae_tiling": None if request.vae_tiling is None else request.vae_tiling.as_dict(),
                 "image": None,
                 "positions": {"video": "none", "audio": "none"},
                 "noise": {"video": tensor_digest(video), "audio": tensor_digest(audio)},

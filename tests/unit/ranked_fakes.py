@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from fakes import Fake
@@ -65,6 +66,19 @@ def _on_ranks(rank: int, case: Case, fault: Callable[[], object]) -> None:
 
 def good(checkpoint: Path, device: str) -> Generator:
     return OnRanks(checkpoint, lambda rank, case, guided: guided)
+
+
+class Alone(OnRanks):
+    """Every rank computes all of it."""
+
+    def generate(self, case: Case, probe: Probe) -> Sample:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dist, "is_initialized", lambda: False)
+            return super().generate(case, probe)
+
+
+def alone(checkpoint: Path, device: str) -> Generator:
+    return Alone(checkpoint, lambda rank, case, guided: guided)
 
 
 def _faulty(fault: Callable[[], object]) -> Callable[[Path, str], Generator]:

@@ -29,6 +29,7 @@ REQUEST: dict[str, Any] = {
     "skip_v2a": False,
     "image": None,
     "second": None,
+    "vae_tiling": None,
 }
 GUIDED: dict[str, Any] = {"video_guidance": FULL, "audio_guidance": FULL, "stg_blocks": (1,)}
 

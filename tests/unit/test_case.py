@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from conformance.case import Case, Guidance, ImageCondition, Layout, Override, Request, SecondStage, slug
 from conformance.errors import InputError
 from conformance.matrix import all_cases
+from conformance.tiling import Tiles, VideoTiling
 
 CASES = {case.id: case for case in all_cases()}
 IMAGE = {"picture": "blocks", "height": 96, "width": 160, "crf": 0, "strength": 1.0}
@@ -43,6 +45,7 @@ def _changed(request: Request) -> list[tuple[str, Request]]:
         "skip_v2a": True,
         "image": ImageCondition(**IMAGE),
         "second": SecondStage(**SECOND),
+        "vae_tiling": VideoTiling(rows=None, columns=None, frames=Tiles(size=8, stride=8)),
     }
     assert values.keys() == {field.name for field in fields(Request)}
     changed = [(name, replace(request, **{name: value})) for name, value in values.items() if name != "steps"]
@@ -139,6 +142,27 @@ def test_a_bad_second_stage_is_refused(bad: dict[str, object]) -> None:
         SecondStage(**{**SECOND, **bad})
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "frames", "words"),
+    [
+        ((96, 64), None, None, "'columns' is None; expected tiles exactly when rows have some"),
+        (None, None, None, "'frames' is None; expected tiles along one axis"),
+        ((96, 48), (64, 64), None, r"'rows' is \(96, 48\); expected a size and a stride that are multiples of 32"),
+        (None, None, (12, 4), r"'frames' is \(12, 4\); expected a size and a stride that are multiples of 8"),
+        (None, None, (8, 16), r"'stride' is 16; expected within \[1, size\], which is 8"),
+        (None, None, (8, 0), "'stride' is 0"),
+    ],
+)
+def test_bad_tiles_are_refused(rows: Any, columns: Any, frames: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        VideoTiling(
+            **{
+                name: pair and Tiles(size=pair[0], stride=pair[1])
+                for name, pair in (("rows", rows), ("columns", columns), ("frames", frames))
+            }
+        )
+
+
 def test_two_stages_need_sizes_that_halve() -> None:
     request = replace(GUIDED.request, second=SecondStage(**SECOND))
     assert (request.first_size, GUIDED.request.first_size) == ((64, 96), (128, 192))
@@ -181,13 +205,19 @@ def test_unknown_and_missing_fields_are_named() -> None:
         Case.from_dict(data)
 
 
-@given(st.tuples(*[st.integers(1, 9)] * 4))
-def test_layout_names_round_trip(sizes: tuple[int, int, int, int]) -> None:
-    layout = Layout(**dict(zip(("tp", "cfg", "ulysses", "ring"), sizes, strict=True)))
+@given(st.tuples(*[st.integers(1, 9)] * 4), st.booleans())
+def test_layout_names_round_trip(sizes: tuple[int, int, int, int], text: bool) -> None:
+    layout = Layout(**dict(zip(("tp", "cfg", "ulysses", "ring"), sizes, strict=True)), text=text and sizes[0] > 1)
     assert Layout.parse(layout.name) == layout
 
 
-@pytest.mark.parametrize("name", ["", "tp", "tp0", "2tp", "tp2+cfg2", "TP2"])
+def test_the_text_encoder_is_cut_along_an_axis_that_is_there() -> None:
+    assert Layout.parse("cfg2-tp2-text").name == "cfg2-tp2-text"
+    with pytest.raises(InputError, match="'text' is True; expected false, where tp is 1"):
+        Layout.parse("cfg2-text")
+
+
+@pytest.mark.parametrize("name", ["", "tp", "tp0", "2tp", "tp2+cfg2", "TP2", "text", "tp2-text-cfg2", "tp2-texts"])
 def test_bad_layout_names_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="axes such as"):
         Layout.parse(name)

@@ -11,7 +11,7 @@ from conformance.case import Layout
 from conformance.errors import InputError
 from engine.parallel import mesh
 
-LAYOUT = Layout(tp=2, cfg=2, ulysses=2, ring=1)
+LAYOUT = Layout(tp=2, cfg=2, ulysses=2, ring=1, text=False)
 
 
 @pytest.mark.parametrize(("rank", "places"), [(0, (0, 0, 0, 0)), (1, (0, 0, 0, 1)), (6, (1, 0, 1, 0))])

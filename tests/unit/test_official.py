@@ -18,6 +18,7 @@ from conformance.case import Guidance, ImageCondition, SecondStage
 from conformance.errors import InputError, ReferenceMissing, UnsupportedCase
 from conformance.generator import Probe
 from conformance.matrix import all_cases, select
+from conformance.tiling import Tiles, VideoTiling
 from engine.models.ltx2 import mapping
 from engine.numerics import PRESETS
 from reference_impl.official import generator, packages, versions
@@ -26,6 +27,7 @@ from reference_impl.tiny.build import MODELS, cached
 
 NAME = "official-1.0.0"
 PICTURE = ImageCondition(picture="rings", height=64, width=96, crf=0, strength=1.0)
+TILES = VideoTiling(rows=None, columns=None, frames=Tiles(size=8, stride=8))
 SECOND = SecondStage(sigmas=(0.9, 0.4), lora_first=0.0, lora_second=1.0)
 
 
@@ -88,6 +90,7 @@ def test_the_reference_follows_from_the_numerics() -> None:
         ({"prompts": ("a", "b"), "negative_prompts": ("", "")}, {}, "number of prompts"),
         ({}, {"pipeline": "keyframes"}, "pipeline 'keyframes'"),
         ({}, {"model": "ltx-9"}, "model 'ltx-9'"),
+        ({"vae_tiling": TILES}, {}, r"vae_tiling .* it runs \(None,\)"),
         (
             {**ALL_GUIDANCE, "audio_guidance": Guidance(cfg=7.0, stg=0.0, modality=3.0, rescale=0.7)},
             {},

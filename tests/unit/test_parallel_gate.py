@@ -28,6 +28,7 @@ from reports.render import write_report
 CASES = {case.id: case for case in all_cases()}
 CFG2 = CASES["ltx-2.3/one-stage-t2v/all-guidance@cfg2+official-1.0.0-bf16"]
 TP2 = CASES["ltx-2.3/one-stage-t2v/all-guidance@tp2+diffusers-bf16"]
+TP2_TEXT = CASES["ltx-2.3/one-stage-t2v/all-guidance@tp2-text+diffusers-fp32"]
 TP2_FP32 = CASES["ltx-2.3/one-stage-t2v/all-guidance@tp2+diffusers-fp32"]
 FOUR = CASES["ltx-2.3/one-stage-t2v/all-guidance@cfg2-tp2+official-1.0.0-bf16"]
 
@@ -52,6 +53,7 @@ def _run(cases: list[Case], out: Path, engine: str, **more: Any) -> Results:
 
 
 LAYOUTS = {"tp2", "tp4", "cfg2", "cfg4", "ulysses2", "ulysses4", "ring2", "ulysses2-ring2", "cfg2-tp2", "ulysses2-tp2"}
+LAYOUTS |= {"tp2-text"}
 
 
 def test_suite_holds_every_wanted_layout() -> None:
@@ -63,7 +65,7 @@ def test_suite_holds_every_wanted_layout() -> None:
     assert any(case.variant == "all-guidance-odd" for case in suite)
     assert all((case.numerics == "official-1.0.0") == (case.layout.cfg > 1) for case in suite)
     assert not {case.id for case in suite} & {case.id for case in select(CASES.values(), [], "default")}
-    assert {case.layout.name for case in select(CASES.values(), ["*@tp2*"], "default")} == {"tp2"}
+    assert {case.layout.name for case in select(CASES.values(), ["*@tp2+*"], "default")} == {"tp2"}
     parts = [shard(suite, index, 3) for index in (1, 2, 3)]
     assert sorted(case.id for part in parts for case in part) == sorted(case.id for case in suite)
 
@@ -190,10 +192,11 @@ def _base() -> Sample:
     for name in ("noise/video", "step.000/cond/velocity/video", "step.000/cond/block.00/ff/out", "latents/final/video"):
         probe.tap(name, torch.randn(64, generator=draw))
     made.latents = {"video": probe.tensors["latents/final/video"]}
+    made.ledger = {"exchanges": {"text": 1, "steps": 4}}
     made.trace, made.tensors = probe.trace, probe.tensors
     handshake = "height width num_frames frame_rate steps sigmas video_tokens audio_tokens guidance stg_blocks skip_v2a"
     made.resolved = dict.fromkeys([*handshake.split(), "dtype", "quantization", "noise", "positions", "image"], 1)
-    made.resolved |= {"second_stage": None, "embeds": "e", "weights": "w"}
+    made.resolved |= {"second_stage": None, "vae_tiling": None, "embeds": "e", "weights": "w"}
     return made
 
 
@@ -234,6 +237,71 @@ def test_every_rule_of_the_gate() -> None:
     assert "may not change a bit" in reason
 
 
+def test_a_stage_in_which_no_rank_needs_another_is_not_parallel() -> None:
+    """Every rank that computes all of it returns the right bits."""
+    base = _base()
+    for ledger in ({}, {"exchanges": {}}, {"exchanges": {"stage.1": 4}}):
+        verdict, reason = _verdict(TP2_FP32, changed(base, ledger=ledger), base)
+        assert verdict == Verdict.FAIL
+        assert "tp2: 'steps' exchanged nothing between ranks" in reason
+    verdict, reason = _verdict(TP2_TEXT, changed(base, ledger={"exchanges": {"steps": 4}}), base)
+    assert verdict == Verdict.FAIL
+    assert "tp2-text: 'text' exchanged nothing" in reason
+    two = changed(base)
+    for name in ("stage.1/step.000/cond/velocity/video", "stage.2/step.000/cond/velocity/video"):
+        two.trace[name] = two.trace["latents/final/video"]
+    del two.trace["step.000/cond/velocity/video"], two.trace["step.000/cond/block.00/ff/out"]
+    verdict, reason = _verdict(TP2_FP32, changed(two, ledger={"exchanges": {"stage.1": 4}}), two)
+    assert verdict == Verdict.FAIL
+    assert "tp2: 'stage.2' exchanged nothing" in reason
+    assert _verdict(TP2_FP32, changed(two, ledger={"exchanges": {"stage.1": 4, "stage.2": 2}}), two)[0] == "PASS_EXACT"
+
+
+@pytest.mark.usefixtures("noted")
+def test_exchanges_of_the_steps_are_counted(tmp_path: Path) -> None:
+    good, idle = (_run([TP2_FP32], tmp_path / name, name).cases[0] for name in ("good", "alone"))
+    assert good.ledger["candidate"]["exchanges"] == {"steps": 2}  # a barrier is none
+    assert (good.verdict, idle.verdict) == (Verdict.PASS_EXACT, Verdict.FAIL)
+    assert "exchanged nothing" in idle.reason
+
+
+def _with_text(base: Sample, embeds: float, context: float) -> Sample:
+    """Text states and contexts that are off by so much; their digest too is echoed."""
+    made = changed(base)
+    draw = torch.Generator().manual_seed(5)
+    for name, relative in (("text/pos/embeds", embeds), ("connector/pos/video", context)):
+        made.tensors[name] = torch.randn(64, generator=draw) * (1 + relative)
+        made.trace[name] = Tap.of(made.tensors[name])
+    made.resolved["embeds"] = {"pos": made.trace["text/pos/embeds"].sha256}
+    return made
+
+
+def test_text_is_bounded_where_the_layout_cuts_its_encoder_and_exact_elsewhere() -> None:
+    base = _with_text(_base(), 0.0, 0.0)
+    limit = bounds(TP2_TEXT.layout, "fp32", "cpu").text
+    near = _with_text(_base(), 0.5 * limit, 0.5 * limit)
+    assert _verdict(TP2_TEXT, near, base)[0] == Verdict.PASS
+    verdict, reason = _verdict(TP2_FP32, near, base)
+    assert verdict == Verdict.FAIL
+    assert "changes an input: different inputs: embeds.pos" in reason
+    for far, name in (
+        (_with_text(_base(), 2 * limit, 0.0), "text/pos/embeds"),
+        (_with_text(_base(), 0.0, 2 * limit), "connector/pos/video"),
+    ):
+        verdict, reason = _verdict(TP2_TEXT, far, base)
+        assert verdict == Verdict.FAIL
+        assert f"tp2-text: {name} is" in reason
+    verdict, reason = _verdict(TP2_TEXT, _with_tap(near, "noise/video", 1e-7), base)
+    assert verdict == Verdict.FAIL
+    assert "changes an input of the model: noise/video" in reason
+    unseen = [changed(each) for each in (near, base)]
+    for each in unseen:
+        del each.trace["text/pos/embeds"]
+    verdict, reason = _verdict(TP2_TEXT, *unseen)
+    assert verdict == Verdict.FAIL
+    assert "embeds.pos" in reason
+
+
 def test_taps_must_be_there_and_alike() -> None:
     base = _base()
     lacking, shaped, other, more = (changed(base) for _ in range(4))
@@ -256,10 +324,12 @@ def test_bounds_follow_from_the_layout() -> None:
     for name in ("cfg2", "cfg4", "ulysses2", "ulysses4", "cfg2-ulysses2"):
         for dtype in ("fp32", "bf16"):
             exact = bounds(Layout.parse(name), dtype, "cpu")
-            assert (exact.first_forward, exact.final, exact.decoded) == (0.0, 0.0, 0.0)
+            assert (exact.text, exact.first_forward, exact.final, exact.decoded) == (0.0, 0.0, 0.0, 0.0)
     for name in ("tp2", "ring2", "ulysses2-ring2", "cfg2-tp2"):
         fp32, bf16 = (bounds(Layout.parse(name), dtype, "cpu") for dtype in ("fp32", "bf16"))
-        assert 0 < fp32.first_forward < fp32.final < bf16.final < 1
+        assert 0 == fp32.text < fp32.first_forward < fp32.final < bf16.final < 1
+    fp32, bf16 = (bounds(Layout.parse("tp2-text"), dtype, "cpu") for dtype in ("fp32", "bf16"))
+    assert 0 < fp32.text < bf16.text < 1
     assert "tp sums" in bounds(Layout.parse("tp2"), "fp32", "cpu").reason
 
 
@@ -276,7 +346,7 @@ def test_the_candidate_s_device_decides_about_the_bounds() -> None:
     base = _base()
     close = _with_tap(base, "step.000/cond/block.00/ff/out", 1e-6)
     assert _verdict(case, close, base)[0] == Verdict.FAIL
-    assert _verdict(case, replace(close, ledger={"device": {"kind": "cuda:0"}}), base)[0] == Verdict.PASS
+    assert _verdict(case, replace(close, ledger=base.ledger | {"device": {"kind": "cuda:0"}}), base)[0] == Verdict.PASS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 from engine_reference import DIFFUSERS
-from parallel_cases import engine, on_all, relative
+from parallel_cases import Output, case, engine, generate, on_all, on_ranks, relative, single
+from ranks import run_ranks
 
 from conformance.defects import parallel as defects
 from conformance.defects.variants import Variant
@@ -44,3 +45,20 @@ def test_gemma3(dtype: torch.dtype, bound: float) -> None:
         states(model, defects.sums_dropped)
     with pytest.raises(InputError, match=r"text_encoder: 'num_key_value_heads' is 2; expected a multiple of tp, .* 4"):
         states(model, world=4)
+
+
+def test_inside_a_run_where_the_layout_says_so() -> None:
+    cut, whole = (case("ltx-2.3", "fp32", layout) for layout in ("tp2-text", "tp2"))
+    expected = single(whole).taps
+    mine, others = (on_ranks(each)[0] for each in (cut, whole))
+    assert others.taps["text/pos/embeds"] == expected["text/pos/embeds"]
+    assert mine.taps["text/pos/embeds"] != expected["text/pos/embeds"]
+    assert mine.taps["text/pos/mask"] == expected["text/pos/mask"]
+    assert 0 < mine.distance(others) < 1e-6
+    assert on_ranks(cut, defects.text_heads_not_shared_out)[0].distance(others) > 1e-3
+
+    def one_after_the_other(rank: int) -> Output:
+        generate(cut)
+        return generate(whole)  # what is kept from one case to the next was not cut
+
+    assert all(output.equals(others) for output in run_ranks(2, one_after_the_other))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from parallel_cases import case, on_ranks, single
 from ranks import run_ranks
 from test_engine_video_vae_tiling import CUTS, tiles
 from video_vae_reference import draw, engine_vae
 
 from conformance.defects import parallel as defects
+from conformance.tiling import Tiles, VideoTiling
 from engine.models.ltx2.video_vae.model import decode
 from engine.models.ltx2.video_vae.tiling import Tiling
 from engine.parallel import vae as parallel_vae
@@ -59,6 +64,19 @@ def count_tiles(vae: torch.nn.Module, latents: torch.Tensor, tiling: Tiling) -> 
     decode(vae, latents, tiling)
     handle.remove()
     return len(seen)
+
+
+TILES = VideoTiling(rows=Tiles(size=64, stride=64), columns=Tiles(size=64, stride=64), frames=None)
+
+
+def test_a_case_decodes_its_tiles_over_all_ranks() -> None:
+    """The ranks of ulysses2, none of which is along an axis of the decoder."""
+    asked = case("ltx-2.3", "fp32", "ulysses2", height=64, width=192, vae_tiling=TILES)
+    whole, tiled = single(replace(asked, request=replace(asked.request, vae_tiling=None))), single(asked)
+    assert not np.array_equal(whole.frames, tiled.frames)
+    assert all(output.equals(tiled) for output in on_ranks(asked))
+    for output in on_ranks(asked, defects.tiles_as_they_come):
+        assert not np.array_equal(output.frames, tiled.frames)
 
 
 def test_tiles_given_back_in_another_order_are_seen() -> None:
