@@ -149,9 +149,10 @@ def parser() -> argparse.ArgumentParser:
     )
     _limits(compare)
 
-    report = command("report", "Render saved results; several files are shards and are merged.")
-    report.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="results.json files")
+    report = command("report", "Render saved results; several are merged. Nothing is run.")
+    report.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="results.json files or their folders")
     report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    report.add_argument("--thresholds", type=Path, metavar="PATH", help="judge again by this thresholds file or folder")
     report.add_argument("--junit", type=Path, metavar="PATH", help="also write the JUnit XML here")
 
     gt = command("gt", "Ground truth: build, verify, compare or accept references.")

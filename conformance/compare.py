@@ -113,17 +113,18 @@ def _judge(
         return Verdict.PASS_EXACT, f"equal bit for bit: {_contents(candidate)}"
     if not limits:
         return Verdict.CALIBRATION_NEEDED, "not equal bit for bit, and there are no limits to judge by"
-    return _judge_limits(measured.metrics, limits)
+    return judge_limits(measured.metrics, limits)
 
 
-def _judge_limits(metrics: Mapping[str, Measured], limits: Mapping[str, float]) -> tuple[Verdict, str]:
+def judge_limits(metrics: Mapping[str, Measured], limits: Mapping[str, float]) -> tuple[Verdict, str]:
+    """Steps 7 to 9 of the order above, for a candidate that is comparable and not exact. Limits: at least one."""
     violated: list[tuple[float, str]] = []
     unmeasured: list[str] = []
     for name, limit in limits.items():
         if name not in REGISTRY:
             unmeasured.append(f"{name} (no such metric)")
         elif name not in metrics or not metrics[name].values:
-            unmeasured.append(f"{name} ({metrics[name].note if name in metrics else _absent(name)})")
+            unmeasured.append(f"{name} ({metrics[name].note if name in metrics else absent(name)})")
         else:
             metric, item = REGISTRY[name], metrics[name]
             worst = metric.worst(item.values)
@@ -146,7 +147,7 @@ def _metric_results(metrics: Mapping[str, Measured], limits: Mapping[str, float]
     for name in (*metrics, *(name for name in limits if name not in metrics)):
         item, limit = metrics.get(name), limits.get(name)
         if item is None or not item.values:
-            note = item.note if item else _absent(name) if name in REGISTRY else "no such metric"
+            note = item.note if item else absent(name) if name in REGISTRY else "no such metric"
             results[name] = MetricResult(value=None, worst=None, limit=limit, note=note)
         else:
             worst = item.values[REGISTRY[name].worst(item.values)]
@@ -210,7 +211,8 @@ def _contents(sample: Sample) -> str:
     return ", ".join([*parts, "audio"] if sample.audio is not None else parts)
 
 
-def _absent(name: str) -> str:
+def absent(name: str) -> str:
+    """Why a registered metric has no values when neither side has what it measures."""
     return f"neither side has {LACKING[REGISTRY[name].kind]}"
 
 

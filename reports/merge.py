@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ def merge(paths: Sequence[Path], out: Path) -> Results:
     files = [path / "results.json" if path.is_dir() else path for path in paths]
     loaded = [(path, load(path)) for path in files]
     _check_shards(loaded)
-    cases = [case for _, results in loaded for case in results.cases]
-    check_unique(cases, "report")
-    for source, target in _plan(loaded, out).values():
+    check_unique((case for _, results in loaded for case in results.cases), "report")
+    plan, cases = _plan(loaded, out)
+    for source, target in plan.values():
         _copy(source, target)
     if len(loaded) == 1:
         return loaded[0][1]
@@ -74,21 +75,62 @@ def _links(case: CaseResult) -> Iterator[str]:
     yield from (link for link in case.files.values() if link)
 
 
-def _plan(loaded: Sequence[tuple[Path, Results]], out: Path) -> dict[str, tuple[Path, Path]]:
-    """Link -> (file beside its results, its place under ``out``). Nothing is copied before every link is checked."""
-    plan: dict[str, tuple[Path, Path]] = {}
+_Plan = dict[str, tuple[Path, Path]]  # link -> file beside its results, its place under ``out``
+
+
+def _plan(loaded: Sequence[tuple[Path, Results]], out: Path) -> tuple[_Plan, list[CaseResult]]:
+    """What to copy, and the cases with their links as they will be. Nothing is copied before every link is checked.
+
+    Two gates of one case, from two runs, have files of the same names: the later one's go to a folder of its gate.
+    """
+    plan: _Plan = {}
+    owners: dict[str, CaseResult] = {}  # id and gate together are unique, so one id means another gate
+    cases = []
     for path, results in loaded:
-        root, goal = path.parent.resolve(), out.resolve()
-        for link in (link for case in results.cases for link in _links(case)):
-            source, target = (root / link).resolve(), goal / link
-            if not source.is_relative_to(root) or not target.resolve().is_relative_to(goal):
-                raise bad_field(str(path), "path", link, "a path inside the results folder, links followed")
-            if not source.is_file():
-                continue
-            first, _ = plan.setdefault(link, (source, target))
-            if first != source and not filecmp.cmp(first, source, shallow=False):
-                raise InputError(f"{path}: {link!r} is another file than the one of the same name in {first}")
-    return plan
+        for case in results.cases:
+            files = _files(path, case, "", out)
+            taken = {link for link in files if link in plan and not _same(plan[link][0], files[link][0])}
+            if taken and all(owners[link].id == case.id for link in taken):
+                case, files, taken = _moved(case), _files(path, case, f"{case.gate}/", out), set()
+            for link, (source, target) in files.items():
+                if link in taken or (link in plan and not _same(plan[link][0], source)):
+                    raise InputError(
+                        f"{path}: {link!r} is another file than the one of the same name in {plan[link][0]}"
+                    )
+                plan.setdefault(link, (source, target))
+                owners.setdefault(link, case)
+            cases.append(case)
+    return plan, cases
+
+
+def _files(path: Path, case: CaseResult, place: str, out: Path) -> _Plan:
+    """The files of one case, their links put behind ``place``; InputError when one leads out of its folder."""
+    root, goal = path.parent.resolve(), out.resolve()
+    found: _Plan = {}
+    for link in _links(case):
+        source, target = (root / link).resolve(), goal / f"{place}{link}"
+        if not source.is_relative_to(root) or not target.resolve().is_relative_to(goal):
+            raise bad_field(str(path), "path", link, "a path inside the results folder, links followed")
+        if source.is_file():
+            found[f"{place}{link}"] = (source, target)
+    return found
+
+
+def _moved(case: CaseResult) -> CaseResult:
+    """The case with every link put behind its gate."""
+
+    def at(link: str) -> str:
+        return f"{case.gate}/{link}" if link else ""
+
+    frames = tuple(
+        replace(frame, candidate=at(frame.candidate), reference=at(frame.reference), heat=at(frame.heat))
+        for frame in case.frames
+    )
+    return replace(case, frames=frames, files={name: at(link) for name, link in case.files.items()})
+
+
+def _same(first: Path, second: Path) -> bool:
+    return first == second or filecmp.cmp(first, second, shallow=False)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -127,6 +127,8 @@ def _facts(results: Results) -> tuple[tuple[str, str], ...]:
         facts.append(("Took", duration(float(seconds)) + (" over all shards" if len(shards) > 1 else "")))
     if shards:
         facts.append(("Shards" if len(shards) > 1 else "Shard", ", ".join(one_line(shard) for shard in shards)))
+    if run.get("rejudged"):
+        facts.append(("Judged again", f"by thresholds {one_line(run['rejudged'])[:12]}"))
     return (*facts, *(("Command", one_line(command)) for command in commands if command))
 
 

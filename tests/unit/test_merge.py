@@ -160,6 +160,22 @@ def test_two_files_of_one_name_must_be_the_same(tmp_path: Path) -> None:
         merge(paths, tmp_path / "out2")
 
 
+def test_two_gates_of_one_case_keep_their_own_files(tmp_path: Path) -> None:
+    for gate in ("reference", "self"):
+        results = make_results(tmp_path / gate)
+        case = next(case for case in results.cases if case.id == FAIL_ID)
+        (tmp_path / gate / case.files["log"]).write_text(gate)
+        results = Results(run={}, cases=(replace(case, gate=gate),))
+        write_json(tmp_path / gate / "results.json", results.as_dict())
+    merged = merge([tmp_path / "reference", tmp_path / "self"], tmp_path / "out")
+    assert [case.gate for case in merged.cases] == ["reference", "self"]
+    for case in merged.cases:
+        assert (tmp_path / "out" / case.files["log"]).read_text() == case.gate
+        links = [link for frame in case.frames for link in (frame.candidate, frame.reference, frame.heat)]
+        assert {link.startswith("self/") for link in links} == {case.gate == "self"}
+        assert all((tmp_path / "out" / link).is_file() for link in links)
+
+
 def test_environments_that_differ_are_kept_apart(tmp_path: Path) -> None:
     paths = _shards(tmp_path, total=2)
     _edit(paths[1], ledger={"torch": "2.11.0"})

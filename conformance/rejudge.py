@@ -1,0 +1,96 @@
+"""Saved results under other thresholds: no engine runs, no picture is read, only saved worst values are judged again.
+
+A verdict that does not rest on limits stays: PASS_EXACT, everything unjudged, a FAIL of structure or sanity, the
+parallel gate (its bounds are code, not thresholds), and ``conformance compare``, whose limits stand in its command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from conformance.compare import absent, judge_limits
+from conformance.metrics import REGISTRY
+from conformance.metrics.measure import Measured
+from conformance.results import CaseResult, MetricResult, Results
+from conformance.verdicts import Verdict
+from thresholds import Thresholds
+
+_ON_LIMITS = (Verdict.PASS, Verdict.CALIBRATION_NEEDED)
+
+
+def rejudge(results: Results, thresholds: Thresholds) -> Results:
+    """``results`` with the verdicts, limits and evidence that ``thresholds`` give them. Pure.
+
+    Limits of another device than the one a case ran on do not count for it. ``run["rejudged"]`` is the digest of the
+    thresholds.
+    """
+    cases = tuple(_rejudged(case, thresholds) for case in results.cases)
+    return Results(run={**results.run, "rejudged": thresholds.digest}, cases=cases)
+
+
+def _rejudged(case: CaseResult, thresholds: Thresholds) -> CaseResult:
+    if case.gate == "parallel" or case.id.startswith("compare/") or not case.metrics:
+        return case
+    limits, evidence, missing = _limits(case, thresholds)
+    if limits == {name: metric.limit for name, metric in case.metrics.items() if metric.limit is not None}:
+        return replace(case, evidence=evidence)
+    metrics = _metrics(case.metrics, limits)
+    changed = replace(case, metrics=metrics, evidence=evidence)
+    if not by_limits(case):
+        return changed
+    if not limits:
+        return replace(changed, verdict=Verdict.CALIBRATION_NEEDED, reason=missing)
+    saved = {name: _measured(case, name, metric) for name, metric in metrics.items()}
+    verdict, reason = judge_limits(saved, limits)
+    return replace(changed, verdict=verdict, reason=reason)
+
+
+def by_limits(case: CaseResult) -> bool:
+    """Whether the case's verdict rests on its limits, so that other limits can change it."""
+    if case.verdict is not Verdict.FAIL:
+        return case.verdict in _ON_LIMITS
+    outside = (name for name, metric in case.metrics.items() if metric.ok is False)
+    return any(case.reason.startswith(f"{name} is ") for name in outside)
+
+
+def _limits(case: CaseResult, thresholds: Thresholds) -> tuple[dict[str, float], dict[str, object], str]:
+    """Limits and their evidence, or none and why."""
+    entry = thresholds.for_case(case.id)
+    missing = "not equal bit for bit, and the thresholds have no limits for this case"
+    if entry is None:
+        return {}, {}, missing
+    device, measured = _device(case), entry.evidence["cohort"]["device"]
+    if device not in ("", measured):
+        return {}, {}, f"{missing} on {device}: they are of {measured}"
+    return entry.limits, entry.evidence, ""
+
+
+def _device(case: CaseResult) -> str:
+    """The device of the candidate's ledger; empty where it does not say."""
+    side = case.ledger.get("candidate")
+    device = side.get("device") if isinstance(side, dict) else None
+    name = device.get("name") if isinstance(device, dict) else device
+    return name if isinstance(name, str) else ""
+
+
+def _metrics(saved: dict[str, MetricResult], limits: dict[str, float]) -> dict[str, MetricResult]:
+    unknown = {
+        name: MetricResult(value=None, worst=None, note=absent(name) if name in REGISTRY else "no such metric")
+        for name in limits
+        if name not in saved
+    }
+    return {name: _limited(name, metric, limits.get(name)) for name, metric in {**saved, **unknown}.items()}
+
+
+def _limited(name: str, metric: MetricResult, limit: float | None) -> MetricResult:
+    if limit is None or metric.worst is None or name not in REGISTRY:
+        return replace(metric, limit=limit, ok=None)
+    return replace(metric, limit=limit, ok=REGISTRY[name].holds(metric.worst, limit))
+
+
+def _measured(case: CaseResult, name: str, metric: MetricResult) -> Measured:
+    if metric.worst is None:
+        return Measured((), (), metric.note)
+    frames = (frame for frame in case.frames if frame.metrics.get(name) == metric.worst)
+    place = next((f"output {frame.batch} frame {frame.index}" for frame in frames), "the worst")
+    return Measured((metric.worst,), (place,))
