@@ -74,7 +74,7 @@ def write_png(path: Path, image_HW3: np.ndarray) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def _cubehelix() -> np.ndarray:
+def cubehelix() -> np.ndarray:
     """256 colours [256,3] uint8 from black to white whose perceived brightness rises steadily (Green 2011,
     "A colour scheme for the display of astronomical intensity images"; start 0.5, rotations -1.5, hue 1, gamma 1)."""
     level = np.linspace(0.0, 1.0, 256)
@@ -95,7 +95,7 @@ def heat_map(a_HW3: np.ndarray, b_HW3: np.ndarray) -> np.ndarray:
         raise ValueError(f"heat map of {list(a_HW3.shape)} and {list(b_HW3.shape)}; expected equal shapes")
     difference_HW = np.abs(a_HW3.astype(np.int16) - b_HW3.astype(np.int16)).mean(axis=-1)
     steps_HW = difference_HW.clip(max=HEAT_FULL_SCALE) * (255 / HEAT_FULL_SCALE)
-    return _cubehelix()[steps_HW.astype(np.uint8)]
+    return cubehelix()[steps_HW.astype(np.uint8)]
 
 
 def write_wav(path: Path, audio_CN: np.ndarray, rate: int) -> None:
