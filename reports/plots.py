@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from conformance.results import StepResult
 from reports.text import number
@@ -15,12 +16,22 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 34
 ZERO_GAP = 0.18  # room between the lowest decade and the line for 0, as a share of the decades' height
 
 
-def step_plot(steps: Sequence[StepResult], limit: float | None = None) -> Markup:
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line of a plot. kind: ``limit``, ``floor`` (the band under it is noise) or ``defect``."""
+
+    kind: str
+    value: float
+    words: str
+
+
+def step_plot(steps: Sequence[StepResult], levels: Sequence[Level] = ()) -> Markup:
     """Relative L2 of the latents over the steps, log10 axis, one line a stream; empty when there is nothing to draw.
 
     A value of exactly 0 has no place on a log axis: it is drawn hollow on the axis line marked ``0``. A value that
-    is not finite is a cross at the top. ``limit`` is a dashed line.
+    is not finite is a cross at the top. Levels that are no positive number are left out.
     """
+    levels = [level for level in levels if math.isfinite(level.value) and level.value > 0]
     streams = {
         name: [(entry.step, value) for entry in steps if (value := getattr(entry, name)) is not None]
         for name in ("video", "audio")
@@ -29,7 +40,7 @@ def step_plot(steps: Sequence[StepResult], limit: float | None = None) -> Markup
     if not streams:
         return Markup()
     values = [value for points in streams.values() for _, value in points]
-    low, high = _decades([*values, *([limit] if limit else [])])
+    low, high = _decades([*values, *(level.value for level in levels)])
     first, last = min(entry.step for entry in steps), max(entry.step for entry in steps)
 
     def x_of(step: int) -> float:
@@ -44,10 +55,14 @@ def step_plot(steps: Sequence[StepResult], limit: float | None = None) -> Markup
         return y_at(math.log10(value)) if value > 0 else float(HEIGHT - BOTTOM)
 
     parts = [*_axes(low, high, y_at), *_step_labels(first, last, x_of)]
-    if limit and math.isfinite(limit):
-        y = y_of(limit)
-        parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="limit" x="{LEFT + 6}" y="{y - 5:.1f}">limit {number(limit)}</text>')
+    parts[:0] = [_band(y_of(level.value)) for level in levels if level.kind == "floor"]
+    for level in levels:
+        y = y_of(level.value)
+        text = f"{level.words} {number(level.value)}"
+        parts.append(f'<line class="{level.kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        beside = y + 12 if level.kind == "floor" else y - 4  # the floor's words stand in its band
+        place = f'x="{WIDTH - RIGHT - 6}" y="{beside:.1f}" text-anchor="end"'
+        parts.append(f'<text class="{level.kind}" {place}>{escape(text)}</text>')
     for name, points in streams.items():
         path = " ".join(f"{x_of(step):.1f},{y_of(value):.1f}" for step, value in points if math.isfinite(value))
         parts.append(f'<polyline class="{name}" points="{path}"/>')
@@ -56,6 +71,13 @@ def step_plot(steps: Sequence[StepResult], limit: float | None = None) -> Markup
     return Markup(
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="Relative L2 of the latents per step, logarithmic: {spoken}">{"".join(parts)}</svg>'
+    )
+
+
+def _band(y: float) -> str:
+    """What legal changes reach: from the axis up to the noise floor."""
+    return (
+        f'<rect class="band" x="{LEFT}" y="{y:.1f}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - BOTTOM - y:.1f}"/>'
     )
 
 

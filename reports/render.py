@@ -16,6 +16,7 @@ from reports.markdown import summary_md
 from reports.view import page
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("list.js", "viewer.js", "sound.js", "accept.js", "keys.js")
 
 
 def _source_hash(text: str) -> str:
@@ -23,11 +24,17 @@ def _source_hash(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
+def _script() -> str:
+    """The page's script: each file in a scope of its own."""
+    texts = [(_HERE / "static" / name).read_text(encoding="utf-8") for name in _SCRIPTS]
+    return '"use strict";\n' + "\n".join(f"{{\n{text}}}" for text in texts)
+
+
 def render_html(results: Results, root: Path) -> str:
     """The page of ``results``. Frames and files are looked up under ``root``; nothing is loaded from a network.
 
-    The content security policy admits the page's own script and style by their hashes, embedded pictures, and
-    nothing else, so that text from a results file could not run even if it escaped.
+    The content security policy admits the page's own script and style by their hashes, embedded pictures, pictures and
+    sound beside the page, and nothing else, so that text from a results file could not run even if it escaped.
     """
     env = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
@@ -37,10 +44,10 @@ def render_html(results: Results, root: Path) -> str:
         lstrip_blocks=True,
     )
     style = (_HERE / "static" / "report.css").read_text(encoding="utf-8")
-    script = (_HERE / "static" / "report.js").read_text(encoding="utf-8")
+    script = _script()
     policy = (
         f"default-src 'none'; script-src {_source_hash(script)}; style-src {_source_hash(style)}; "
-        "img-src data:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
+        "img-src data: 'self' file:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
     return env.get_template("base.html.j2").render(
         page=page(results, root), style=Markup(style), script=Markup(script), policy=policy

@@ -12,7 +12,8 @@ from PIL import Image
 
 from reports.text import inside
 
-PAGE_BYTES = 12_000_000  # base64 characters of all thumbnails of one page
+PAGE_BYTES = 11_000_000  # base64 characters of all thumbnails of one page
+WORD_BYTES = 4_000_000  # characters of all frames' links and numbers
 LEFT_OUT = "left out to keep this page small"
 
 
@@ -27,17 +28,20 @@ class Thumb:
 
 
 class Budget:
-    """Hands out the page's bytes. A case's share grows with its weight; what it leaves goes to the next ones."""
+    """Hands out the page's bytes. A case's share grows with its weight; what it leaves goes to the next ones.
 
-    def __init__(self, total: int, weights: list[int]) -> None:
-        self._left = total
+    Pictures and the words of the frames (links, numbers) have budgets of their own.
+    """
+
+    def __init__(self, total: int, weights: list[int], words: int = WORD_BYTES) -> None:
+        self._left, self._words_left = total, words
         self._weights = list(weights)
-        self._share = 0
+        self._share = self._words = 0
 
     def next_case(self) -> None:
         """Open the next case's share, in the order of the weights."""
-        self._share = self._left * self._weights[0] // max(1, sum(self._weights))
-        self._weights.pop(0)
+        every, own = max(1, sum(self._weights)), self._weights.pop(0)
+        self._share, self._words = self._left * own // every, self._words_left * own // every
 
     @property
     def spent(self) -> bool:
@@ -51,6 +55,14 @@ class Budget:
             return False
         self._share -= size
         self._left -= size
+        return True
+
+    def take_words(self, size: int) -> bool:
+        """``take`` of the budget for words."""
+        if size > self._words:
+            return False
+        self._words -= size
+        self._words_left -= size
         return True
 
 
@@ -70,8 +82,16 @@ def thumb(root: Path, path: str, longest: int, budget: Budget) -> Thumb:
                 small = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Thumb("", 0, 0, "file cannot be read as an image")
+    return embed(small, budget, size=size, lossless=max(size) <= longest // 2)
+
+
+def embed(
+    picture: Image.Image, budget: Budget, *, size: tuple[int, int] | None = None, lossless: bool = False
+) -> Thumb:
+    """An RGB picture as a thumbnail, if the budget allows. size: of what it stands for (default: its own)."""
+    size = size or picture.size
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", lossless=max(size) <= longest // 2, quality=82, method=2)
+    picture.save(buffer, "WEBP", lossless=lossless, quality=82, method=2)
     uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
     if not budget.take(len(uri)):
         return Thumb("", *size, LEFT_OUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,14 @@ from markupsafe import Markup
 
 from conformance.case import slug
 from conformance.results import CaseResult
-from reports import plots
-from reports.labels import PASSED, PER_STEP, VERDICTS, brief_reason
-from reports.text import flatten, one_line, visible
+from reports.accept import acceptance
+from reports.labels import PASSED, VERDICTS, brief_reason
+from reports.sound import Sound, sound_view
+from reports.text import flatten, one_line, plain, visible
 from reports.thumbs import Budget
+from reports.view_findings import Gap, Oracle, gap_view, oracle_view, step_view
 from reports.view_frames import Frames, frames_view
+from reports.view_power import Power, power_view
 from reports.view_tables import (
     DivergenceView,
     FileLink,
@@ -33,11 +37,17 @@ from reports.view_tables import (
 
 @dataclass(frozen=True)
 class Card:
-    """Everything about one case and gate. A card that did not pass is ``opened``."""
+    """Everything about one case and gate. A card that did not pass is ``opened``.
+
+    ``axes`` is a JSON object and ``search`` lower-case text, for the filters; ``accept`` is JSON for the patch.
+    """
 
     anchor: str
     id: str
     gate: str
+    verdict: str
+    axes: str
+    search: str
     label: str
     tone: str
     sentence: str
@@ -53,12 +63,17 @@ class Card:
     divergence: DivergenceView | None
     plot: Markup
     frames: Frames | None
+    sound: Sound | None
+    gap: Gap | None
+    oracle: Oracle | None
+    power: Power | None
     resolved: Sides | None
     ledger: Sides | None
     evidence: dict[str, str]
     case: dict[str, str]
     files: tuple[FileLink, ...]
     command: str
+    accept: str
 
 
 def anchor(case: CaseResult) -> str:
@@ -69,12 +84,15 @@ def anchor(case: CaseResult) -> str:
 def card_view(root: Path, case: CaseResult, budget: Budget) -> Card:
     """The card; pictures are read from under ``root`` as far as the open share of ``budget`` goes."""
     label = VERDICTS[case.verdict]
-    per_step = case.metrics.get(PER_STEP)
-    evidence = {key: value for key, value in case.evidence.items() if key != "limits"}
+    evidence = {key: value for key, value in case.evidence.items() if key not in ("limits", "power")}
+    prompts = plain(case.case.get("request", ""))
     return Card(
         anchor=anchor(case),
         id=one_line(case.id),
         gate=case.gate,
+        verdict=str(case.verdict),
+        axes=json.dumps({"gate": case.gate, **{one_line(key): one_line(value) for key, value in case.axes.items()}}),
+        search=f"{one_line(case.id)} {case.gate} {case.verdict} {one_line(case.reason)} {prompts}".lower(),
         label=label.short,
         tone=label.tone,
         sentence=label.sentence,
@@ -88,12 +106,17 @@ def card_view(root: Path, case: CaseResult, budget: Budget) -> Card:
         layout=one_line(case.axes.get("layout", "")),
         latents=latent_rows(case),
         divergence=divergence_view(case.divergence) if case.divergence else None,
-        plot=plots.step_plot(case.steps, per_step.limit if per_step else None),
+        plot=step_view(case),
         frames=frames_view(root, case, budget),
+        sound=sound_view(root, case, budget),
+        gap=gap_view(case),
+        oracle=oracle_view(case),
+        power=power_view(case),
         resolved=both_sides(case.resolved),
         ledger=both_sides(case.ledger),
         evidence=flatten(evidence),
         case=flatten(case.case),
         files=file_links(root, case),
         command=visible(case.command),
+        accept=acceptance(root, case),
     )

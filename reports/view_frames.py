@@ -1,4 +1,4 @@
-"""View models of a case's frames: the worst one in full, all of them as a strip."""
+"""View models of a case's frames: the worst one in full, all of them as a strip and over time."""
 
 from __future__ import annotations
 
@@ -8,53 +8,78 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from markupsafe import Markup
+
 from conformance.results import CaseResult, FrameResult
 from conformance.verdicts import Verdict
 from reports.labels import key_metric, metric_label, metric_unit
 from reports.text import href, number
 from reports.thumbs import Budget, Thumb, thumb
+from reports.tiles import Tiles, tiles
+from reports.timeline import timeline
 
 PANE, EXACT_PANE, STRIP = 640, 192, 128  # longer side of embedded pictures, in pixels
+FRAME_BYTES = 700  # of a frame's links and words in the strip
 _STRIP_METRICS = ("ssim", "mean_abs_diff")
+_TIMELINE_METRICS = ("ssim", "psnr", "mean_abs_diff")
+_ROWS = 3  # of a timeline
 _NOT_SAVED = Thumb("", 0, 0, "not saved")
 _EQUAL = Thumb("", 0, 0, "equal: every pixel is the reference's")
+_SLOWEST, _FASTEST = 1.0, 30.0  # frames per second of the playback
 
 
 @dataclass(frozen=True)
 class Pane:
-    """One picture of the chosen frame, or words in its place. ``href`` is empty when there is no file."""
+    """One picture of the chosen frame, or words in its place. ``href`` is empty when there is no file.
 
+    side: ``candidate``, ``reference``, ``heat``, or ``both`` where they are equal.
+    """
+
+    side: str
     title: str
     picture: Thumb
     href: str
 
 
 @dataclass(frozen=True)
-class StripFrame:
-    """One frame of the strip: a thumbnail, or a name alone (``picture`` is None)."""
+class Side:
+    """One side of a frame in the strip: a link, and a thumbnail where there is room for one."""
 
     name: str
     picture: Thumb | None
     href: str
+
+
+@dataclass(frozen=True)
+class StripFrame:
+    """One frame of the strip. ``heat`` is a link to its difference, empty where there is none."""
+
+    name: str
+    sides: tuple[Side, ...]
+    heat: str
     metrics: tuple[str, ...]
     worst: bool
 
 
 @dataclass(frozen=True)
 class Strip:
-    """All judged frames of one output."""
+    """The frames of one output, in order. ``left_out`` frames are beside the report and not on the page."""
 
     title: str
     frames: tuple[StripFrame, ...]
+    left_out: int
+    timeline: Markup
 
 
 @dataclass(frozen=True)
 class Frames:
-    """``chosen`` says in words which frame is shown and why; ``size`` is its size in pixels."""
+    """``chosen`` says which frame is shown and why, ``size`` its size in pixels; ``rate`` is in frames a second."""
 
     chosen: str
     size: str
+    rate: float
     panes: tuple[Pane, ...]
+    tiles: Tiles | None
     metrics: tuple[tuple[str, str], ...]
     strips: tuple[Strip, ...]
 
@@ -78,10 +103,6 @@ def worst_frame(case: CaseResult) -> tuple[FrameResult, str]:
     return min(having, key=away), name
 
 
-def _with_unit(name: str, value: float) -> str:
-    return f"{number(value)} {metric_unit(name)}".rstrip()
-
-
 def equal(frame: FrameResult) -> bool:
     """Whether both sides' pixels of a judged frame are the same."""
     return frame.metrics.get("max_abs_diff") == 0
@@ -90,34 +111,70 @@ def equal(frame: FrameResult) -> bool:
 def _panes(root: Path, frame: FrameResult, exact: bool, budget: Budget) -> tuple[Pane, ...]:
     """Both sides and their difference; of an exact case one side, small: the other is the same picture."""
     if exact:
-        return (
-            Pane("Candidate and reference", thumb(root, frame.candidate, EXACT_PANE, budget), href(frame.candidate)),
+        picture = thumb(root, frame.candidate, EXACT_PANE, budget)
+        return (Pane("both", "Candidate and reference", picture, href(frame.candidate)),)
+    sides = (
+        ("candidate", "Candidate", frame.candidate),
+        ("reference", "Reference", frame.reference),
+        ("heat", "Difference", frame.heat),
+    )
+    panes = [Pane(side, title, thumb(root, path, PANE, budget), href(path)) for side, title, path in sides if path]
+    return (*panes, *([Pane("heat", "Difference", _EQUAL, "")] if equal(frame) else []))
+
+
+def _spread(count: int, first: Sequence[int]) -> list[int]:
+    """All places, ``first`` first, then ends and middles before what lies between: the order pictures are made in."""
+    order = dict.fromkeys([*first, 0, count - 1])
+    stride = count
+    while stride > 1:
+        stride = (stride + 1) // 2
+        order |= dict.fromkeys(range(0, count, stride))
+    return [place for place in order if 0 <= place < count]
+
+
+def _sides(root: Path, frame: FrameResult, exact: bool, pictured: bool, budget: Budget) -> tuple[Side, ...]:
+    paths = {"candidate": frame.candidate, "reference": frame.reference}
+    if exact:
+        paths = {"both": frame.candidate}
+    made = [
+        Side(name, thumb(root, path, STRIP, budget) if pictured else None, href(path))
+        for name, path in paths.items()
+        if path
+    ]
+    return tuple(made) or (Side("", _NOT_SAVED, ""),)
+
+
+def _strip(
+    root: Path, title: str, frames: Sequence[FrameResult], worst: FrameResult, name: str, exact: bool, budget: Budget
+) -> Strip:
+    places = {id(frame): place for place, frame in enumerate(frames)}
+    first = [places[id(worst)]] if id(worst) in places and not exact else []
+    pictured = {0, len(frames) // 2, len(frames) - 1} if exact else set(range(len(frames)))
+    made: dict[int, StripFrame] = {}
+    for place in _spread(len(frames), first):
+        if not budget.take_words(FRAME_BYTES):
+            break
+        frame, with_picture = frames[place], place in pictured
+        made[place] = StripFrame(
+            name=f"frame {frame.index}",
+            sides=_sides(root, frame, exact, with_picture, budget),
+            heat=href(frame.heat) if frame.heat else "",
+            metrics=_strip_metrics(frame) if with_picture else (),
+            worst=frame is worst and not exact,
         )
-    sides = (("Candidate", frame.candidate), ("Reference", frame.reference), ("Difference", frame.heat))
-    panes = [Pane(title, thumb(root, path, PANE, budget), href(path)) for title, path in sides if path]
-    return (*panes, *([Pane("Difference", _EQUAL, "")] if equal(frame) else []))
-
-
-def _pictured(frames: Sequence[FrameResult], exact: bool) -> Sequence[FrameResult]:
-    """The frames of a strip that get a thumbnail: all, or of an exact case the first, middle and last."""
-    return [frames[0], frames[len(frames) // 2], frames[-1]] if exact else frames
-
-
-def _strip_frame(root: Path, frame: FrameResult, worst: bool, pictured: bool, budget: Budget) -> StripFrame:
-    path = frame.candidate or frame.reference
-    names = [name for name in _STRIP_METRICS if name in frame.metrics] or list(frame.metrics)[:2]
-    return StripFrame(
-        name=f"frame {frame.index}",
-        picture=(thumb(root, path, STRIP, budget) if path else _NOT_SAVED) if pictured else None,
-        href=href(path) if path else "",
-        metrics=_strip_metrics(frame, names) if pictured else (),
-        worst=worst,
+    rows = list(dict.fromkeys([*([name] if name else []), *_TIMELINE_METRICS]))[:_ROWS]
+    return Strip(
+        title=title,
+        frames=tuple(made[place] for place in sorted(made)),
+        left_out=len(frames) - len(made),
+        timeline=Markup() if exact else timeline(frames, rows, worst if first else None),
     )
 
 
-def _strip_metrics(frame: FrameResult, names: Sequence[str]) -> tuple[str, ...]:
+def _strip_metrics(frame: FrameResult) -> tuple[str, ...]:
     if not frame.metrics:
         return ("not judged",)  # a given frame, or one that only one side has
+    names = [name for name in _STRIP_METRICS if name in frame.metrics] or list(frame.metrics)[:2]
     return tuple(f"{metric_label(name)} {number(frame.metrics[name])}" for name in names)
 
 
@@ -132,19 +189,27 @@ def frames_view(root: Path, case: CaseResult, budget: Budget) -> Frames | None:
     several = len({frame.batch for frame in case.frames}) > 1
     place = f"frame {worst.index}" + (f" of output {worst.batch}" if several else "")
     why = f"Worst by {metric_label(name)}" if name else "First"
-    strips = []
-    for batch, group in groupby(sorted(case.frames, key=lambda f: (f.batch, f.index)), key=lambda f: f.batch):
-        frames = list(group)
-        shown_frames = _pictured(frames, exact)
-        made = [
-            _strip_frame(root, frame, frame is worst and not exact, frame in shown_frames, budget) for frame in frames
-        ]
-        strips.append(Strip(title=f"Output {batch}" if several else "", frames=tuple(made)))
+    ordered = sorted(case.frames, key=lambda frame: (frame.batch, frame.index))
+    strips = tuple(
+        _strip(root, f"Output {batch}" if several else "", list(group), worst, name, exact, budget)
+        for batch, group in groupby(ordered, key=lambda frame: frame.batch)
+    )
     shown = next((pane.picture for pane in panes if pane.picture.width), None)
+    metrics = [
+        (metric_label(key), f"{number(value)} {metric_unit(key)}".rstrip()) for key, value in worst.metrics.items()
+    ]
     return Frames(
         chosen=f"{why}: {place}, of {judged} judged" + (", all equal" if exact else ""),
         size=f"{shown.width} × {shown.height} pixels" if shown else "",
+        rate=_rate(case),
         panes=panes,
-        metrics=tuple((metric_label(key), _with_unit(key, value)) for key, value in worst.metrics.items() if not exact),
-        strips=tuple(strips),
+        tiles=None if exact else tiles(root, worst),
+        metrics=() if exact else tuple(metrics),
+        strips=strips if len(case.frames) > 1 else (),
     )
+
+
+def _rate(case: CaseResult) -> float:
+    request = case.case.get("request")
+    rate = request.get("frame_rate") if isinstance(request, dict) else None
+    return min(max(float(rate), _SLOWEST), _FASTEST) if isinstance(rate, int | float) and rate == rate else 8.0

@@ -21,7 +21,14 @@ _EVIDENCE: dict[str, Any] = {
     "method": "5 repeats under thread counts 1, 2 and unaligned weights",
     "samples": 5,
     "cohort": {"device": "cpu", "dtype": "bf16", "torch": "2.13.0", "diffusers": "0.42.1"},
-    "power": {"caught": ["erf-gelu", "swapped-cfg"], "missed": []},
+    "power": {
+        "caught": ["erf-gelu", "swapped-cfg"],
+        "missed": ["blur_1"],
+        "waived": [
+            {"defect": "noise_2", "reason": "below bf16 rounding", "owner": "numerics", "expires": "2027-01-31"}
+        ],
+        "by": {"erf-gelu": ["ssim", "latents.rel_l2"]},
+    },
     "owner": "numerics team",
     "date": "2026-08-01",
     "limits": {
@@ -123,6 +130,16 @@ def _fail(root: Path) -> CaseResult:
         resolved={"candidate": resolved | {"rope": "bf16"}, "reference": resolved},
         ledger={"candidate": ledger, "reference": ledger | {"threads": 2}},
         evidence=_EVIDENCE,
+        gap={"recorded": 0.002, "measured": 0.0117, "metric": "latents.rel_l2", "state": "grown"},
+        oracle={
+            "finding": "REGRESSION",
+            "candidate_error": 0.0117,
+            "reference_error": 0.002,
+            "bias": 0.4,
+            "rms_ratio": 5.9,
+            "sentence": "5.9 times as far from float64 as the reference",
+        },
+        job="5e" * 32,
         shared=("text encoder", "video VAE", "vocoder"),
         files={
             "log": f"{folder}/log.txt",
@@ -177,8 +194,16 @@ def hostile_case() -> CaseResult:
         case={"request": {"prompts": [HOSTILE]}},
         resolved={"candidate": {HOSTILE: HOSTILE}, "reference": {}},
         ledger={"candidate": {"env": HOSTILE}, "reference": {"env": "x"}},
+        gap={"state": HOSTILE, "metric": HOSTILE, "recorded": HOSTILE},
+        oracle={"finding": HOSTILE, "sentence": HOSTILE, "bias": HOSTILE},
         evidence={
             "owner": HOSTILE,
+            "power": {
+                "caught": [HOSTILE],
+                "missed": [{"defect": HOSTILE}],
+                "waived": [{"reason": HOSTILE}],
+                "by": {HOSTILE: HOSTILE},
+            },
             "limits": {HOSTILE: {"noise_floor": HOSTILE, "smallest_defect": {"name": HOSTILE}}},
         },
         shared=(HOSTILE,),

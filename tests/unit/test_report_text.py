@@ -21,7 +21,7 @@ from reports import thumbs
 from reports.console import summary_table
 from reports.labels import brief_reason, limit_text, tap_words
 from reports.markdown import summary_md
-from reports.plots import step_plot
+from reports.plots import Level, step_plot
 from reports.text import duration, href, number, one_line, plain, visible
 from reports.thumbs import Budget, thumb
 from reports.view_frames import worst_frame
@@ -146,7 +146,7 @@ def _points(svg: str, name: str) -> list[tuple[float, float]]:
 
 def test_the_step_plot_is_logarithmic_with_zero_below_every_decade() -> None:
     steps = [StepResult(step=i, video=value, audio=None) for i, value in enumerate((0.0, 1e-6, 1e-5, 1e-4))]
-    svg = str(step_plot(steps, limit=1e-5))
+    svg = str(step_plot(steps, [Level("limit", 1e-5, "limit")]))
     ET.fromstring(svg)
     points = _points(svg, "video")
     ys = [y for _, y in points]
@@ -157,6 +157,17 @@ def test_the_step_plot_is_logarithmic_with_zero_below_every_decade() -> None:
     assert limit
     assert float(limit[1]) == ys[2]
     assert "audio" not in svg
+
+
+def test_the_noise_band_reaches_from_the_axis_to_the_floor() -> None:
+    steps = [StepResult(step=i, video=value, audio=None) for i, value in enumerate((1e-6, 1e-5, 1e-4))]
+    svg = str(step_plot(steps, [Level("floor", 1e-5, "noise floor"), Level("defect", math.nan, "x")]))
+    band = re.search(r'<rect class="band" x="62" y="([^"]*)" width="[^"]*" height="([^"]*)"', svg)
+    assert band
+    assert float(band[1]) == _points(svg, "video")[1][1]
+    assert float(band[1]) + float(band[2]) == pytest.approx(220 - 34)
+    assert "noise floor 1.00e-05" in svg
+    assert "defect" not in svg
 
 
 def test_the_step_plot_draws_what_is_not_finite_as_a_cross() -> None:
@@ -171,7 +182,8 @@ def test_the_step_plot_draws_what_is_not_finite_as_a_cross() -> None:
 @settings(max_examples=50)
 @given(st.lists(st.floats(min_value=0) | st.just(math.nan) | st.none(), max_size=5), st.floats(min_value=0) | st.none())
 def test_any_steps_give_a_plot_inside_its_frame(values: list[float | None], limit: float | None) -> None:
-    svg = str(step_plot([StepResult(step=i, video=value, audio=value) for i, value in enumerate(values)], limit))
+    levels = [] if limit is None else [Level(kind, limit, kind) for kind in ("limit", "floor", "defect")]
+    svg = str(step_plot([StepResult(step=i, video=value, audio=value) for i, value in enumerate(values)], levels))
     for text in re.findall(r'(?:cy|y1)="([^"]*)"', svg):
         assert 0 <= float(text) <= 220
 
