@@ -13,9 +13,11 @@ from conformance.jsonio import write_atomic, write_json
 from conformance.results import Results
 from reports.junit import junit_xml
 from reports.markdown import summary_md
+from reports.thumbs import PAGE_BYTES
 from reports.view import page
 
 _HERE = Path(__file__).parent
+MOST_BYTES = 20_000_000
 _SCRIPTS = ("list.js", "viewer.js", "sound.js", "accept.js", "keys.js")
 
 
@@ -30,8 +32,10 @@ def _script() -> str:
     return '"use strict";\n' + "\n".join(f"{{\n{text}}}" for text in texts)
 
 
-def render_html(results: Results, root: Path) -> str:
+def render_html(results: Results, root: Path, most: int = MOST_BYTES) -> str:
     """The page of ``results``. Frames and files are looked up under ``root``; nothing is loaded from a network.
+
+    most: bytes of the page. Where its words leave less room than pictures take otherwise, they get what there is.
 
     The content security policy admits the page's own script and style by their hashes, embedded pictures, pictures and
     sound beside the page, and nothing else, so that text from a results file could not run even if it escaped.
@@ -49,9 +53,16 @@ def render_html(results: Results, root: Path) -> str:
         f"default-src 'none'; script-src {_source_hash(script)}; style-src {_source_hash(style)}; "
         "img-src data: 'self' file:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
-    return env.get_template("base.html.j2").render(
-        page=page(results, root), style=Markup(style), script=Markup(script), policy=policy
-    )
+    template = env.get_template("base.html.j2")
+
+    pictures = PAGE_BYTES
+    while True:
+        made = page(results, root, pictures)
+        html = template.render(page=made, style=Markup(style), script=Markup(script), policy=policy)
+        excess = len(html.encode()) - most
+        if excess <= 0 or not made.pictures:
+            return html
+        pictures = max(0, made.pictures - excess - most // 100)  # words in their place take room too
 
 
 def write_report(results: Results, folder: Path) -> Path:

@@ -34,7 +34,7 @@ class Budget:
     """
 
     def __init__(self, total: int, weights: list[int], words: int = WORD_BYTES) -> None:
-        self._left, self._words_left = total, words
+        self._total, self._left, self._words_left = total, total, words
         self._weights = list(weights)
         self._share = self._words = 0
 
@@ -42,6 +42,16 @@ class Budget:
         """Open the next case's share, in the order of the weights."""
         every, own = max(1, sum(self._weights)), self._weights.pop(0)
         self._share, self._words = self._left * own // every, self._words_left * own // every
+
+    @property
+    def used(self) -> int:
+        """Bytes of all pictures so far."""
+        return self._total - self._left
+
+    @property
+    def share(self) -> int:
+        """What is left of the open share, in bytes."""
+        return self._share
 
     @property
     def spent(self) -> bool:

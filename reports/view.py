@@ -101,7 +101,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole report. ``commands`` are those of several runs; one alone is among the facts."""
+    """The whole report. ``commands`` are those of several runs; one alone is among the facts.
+
+    ``source`` is JSON that names the run in a patch; ``pictures`` is how many bytes of the page are pictures.
+    """
 
     title: str
     headline: str
@@ -119,6 +122,7 @@ class Page:
     cards: tuple[Card, ...]
     environment: dict[str, str]
     source: str
+    pictures: int
 
 
 def headline(results: Results) -> str:
@@ -251,12 +255,15 @@ def _axes(cases: list[CaseResult]) -> tuple[Axis, ...]:
     return tuple(Axis(name, tuple(sorted(values))) for name, values in seen.items() if len(values) > 1)
 
 
-def page(results: Results, root: Path) -> Page:
-    """The report of ``results``; pictures and files are looked up under ``root``."""
+def page(results: Results, root: Path, pictures: int = PAGE_BYTES) -> Page:
+    """The report of ``results``; pictures and files are looked up under ``root``.
+
+    pictures: bytes that embedded pictures may take, as they stand in the page.
+    """
     cases = ordered(results.cases)
     columns = _columns(cases)
     weights = [_WEIGHT_PASSED if case.verdict in PASSED else _WEIGHT_OTHER for case in cases]
-    budget = Budget(PAGE_BYTES, weights)
+    budget = Budget(pictures, weights)
     cards = []
     for case in cases:
         budget.next_case()
@@ -279,4 +286,5 @@ def page(results: Results, root: Path) -> Page:
         cards=tuple(cards),
         environment=flatten(results.run.get("ledger") or {}),
         source=json.dumps({"started": results.run.get("started"), "command": results.run.get("command")}),
+        pictures=budget.used,
     )

@@ -18,7 +18,9 @@ from reports.thumbs import Budget, Thumb, thumb
 from reports.tiles import Tiles, tiles
 from reports.timeline import timeline
 
-PANE, EXACT_PANE, STRIP = 640, 192, 128  # longer side of embedded pictures, in pixels
+EXACT_PANE = 192  # longer side of an embedded picture, in pixels
+# Bytes a case has -> longer side of its panes and of the pictures in its strip. A small share still has all of them.
+_SIZES = ((240_000, 640, 128), (100_000, 448, 112), (0, 288, 80))
 FRAME_BYTES = 700  # of a frame's links and words in the strip
 _STRIP_METRICS = ("ssim", "mean_abs_diff")
 _TIMELINE_METRICS = ("ssim", "psnr", "mean_abs_diff")
@@ -108,7 +110,7 @@ def equal(frame: FrameResult) -> bool:
     return frame.metrics.get("max_abs_diff") == 0
 
 
-def _panes(root: Path, frame: FrameResult, exact: bool, budget: Budget) -> tuple[Pane, ...]:
+def _panes(root: Path, frame: FrameResult, exact: bool, longest: int, budget: Budget) -> tuple[Pane, ...]:
     """Both sides and their difference; of an exact case one side, small: the other is the same picture."""
     if exact:
         picture = thumb(root, frame.candidate, EXACT_PANE, budget)
@@ -118,7 +120,7 @@ def _panes(root: Path, frame: FrameResult, exact: bool, budget: Budget) -> tuple
         ("reference", "Reference", frame.reference),
         ("heat", "Difference", frame.heat),
     )
-    panes = [Pane(side, title, thumb(root, path, PANE, budget), href(path)) for side, title, path in sides if path]
+    panes = [Pane(side, title, thumb(root, path, longest, budget), href(path)) for side, title, path in sides if path]
     return (*panes, *([Pane("heat", "Difference", _EQUAL, "")] if equal(frame) else []))
 
 
@@ -132,12 +134,13 @@ def _spread(count: int, first: Sequence[int]) -> list[int]:
     return [place for place in order if 0 <= place < count]
 
 
-def _sides(root: Path, frame: FrameResult, exact: bool, pictured: bool, budget: Budget) -> tuple[Side, ...]:
+def _sides(root: Path, frame: FrameResult, exact: bool, longest: int, budget: Budget) -> tuple[Side, ...]:
+    """longest: of the pictures, in pixels; 0 for links alone."""
     paths = {"candidate": frame.candidate, "reference": frame.reference}
     if exact:
         paths = {"both": frame.candidate}
     made = [
-        Side(name, thumb(root, path, STRIP, budget) if pictured else None, href(path))
+        Side(name, thumb(root, path, longest, budget) if longest else None, href(path))
         for name, path in paths.items()
         if path
     ]
@@ -145,8 +148,17 @@ def _sides(root: Path, frame: FrameResult, exact: bool, pictured: bool, budget: 
 
 
 def _strip(
-    root: Path, title: str, frames: Sequence[FrameResult], worst: FrameResult, name: str, exact: bool, budget: Budget
+    root: Path,
+    frames: Sequence[FrameResult],
+    worst: FrameResult,
+    *,
+    title: str,
+    name: str,
+    exact: bool,
+    longest: int,
+    budget: Budget,
 ) -> Strip:
+    """name: the metric that chose the worst frame."""
     places = {id(frame): place for place, frame in enumerate(frames)}
     first = [places[id(worst)]] if id(worst) in places and not exact else []
     pictured = {0, len(frames) // 2, len(frames) - 1} if exact else set(range(len(frames)))
@@ -157,7 +169,7 @@ def _strip(
         frame, with_picture = frames[place], place in pictured
         made[place] = StripFrame(
             name=f"frame {frame.index}",
-            sides=_sides(root, frame, exact, with_picture, budget),
+            sides=_sides(root, frame, exact, longest if with_picture else 0, budget),
             heat=href(frame.heat) if frame.heat else "",
             metrics=_strip_metrics(frame) if with_picture else (),
             worst=frame is worst and not exact,
@@ -184,14 +196,24 @@ def frames_view(root: Path, case: CaseResult, budget: Budget) -> Frames | None:
         return None
     exact = case.verdict is Verdict.PASS_EXACT and all(frame.candidate for frame in case.frames)
     worst, name = (case.frames[0], "") if exact else worst_frame(case)
-    panes = _panes(root, worst, exact, budget)
+    pane, small = next(sizes for least, *sizes in _SIZES if budget.share >= least)
+    panes = _panes(root, worst, exact, pane, budget)
     judged = sum(bool(frame.metrics) for frame in case.frames)
     several = len({frame.batch for frame in case.frames}) > 1
     place = f"frame {worst.index}" + (f" of output {worst.batch}" if several else "")
     why = f"Worst by {metric_label(name)}" if name else "First"
     ordered = sorted(case.frames, key=lambda frame: (frame.batch, frame.index))
     strips = tuple(
-        _strip(root, f"Output {batch}" if several else "", list(group), worst, name, exact, budget)
+        _strip(
+            root,
+            list(group),
+            worst,
+            title=f"Output {batch}" if several else "",
+            name=name,
+            exact=exact,
+            longest=small,
+            budget=budget,
+        )
         for batch, group in groupby(ordered, key=lambda frame: frame.batch)
     )
     shown = next((pane.picture for pane in panes if pane.picture.width), None)

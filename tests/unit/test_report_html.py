@@ -17,7 +17,7 @@ from conformance.jsonio import dumps
 from conformance.results import Results, load
 from conformance.verdicts import Verdict
 from reports.labels import VERDICTS
-from reports.render import write_report
+from reports.render import render_html, write_report
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,16 @@ def test_the_policy_admits_the_inline_script_and_style_and_nothing_else(document
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
     assert not [element for element in document.all() if "style" in element.attributes]
+
+
+def test_a_page_keeps_to_its_size_by_leaving_pictures_out(folder: Path, source: str) -> None:
+    results = load(folder / "results.json")
+    words = len(re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]*", "", source))
+    most = words + (len(source) - words) // 2
+    small = render_html(results, folder, most)
+    assert len(small.encode()) <= most
+    assert "left out to keep this page small" in small
+    assert len(parse(small).all("img")) < len(parse(source).all("img"))
 
 
 def test_the_page_reads_without_script(document: Element) -> None:
