@@ -48,7 +48,9 @@ def _row(frames: Sequence[FrameResult], name: str, worst: FrameResult | None, to
         value = values[place]
         if value is None:
             return None
-        share = 1.0 if not math.isfinite(value) else 0.5 if high == low else (value - low) / (high - low)
+        share = 1.0 if not math.isfinite(value) else 0.5
+        if math.isfinite(value) and high != low:
+            share = (value / 2 - low / 2) / (high / 2 - low / 2)  # halves: a difference of floats can be infinite
         return LEFT + (WIDTH - LEFT - RIGHT) * place / (len(frames) - 1), bottom - room * share
 
     points = [at(place) for place in range(len(frames))]

@@ -19,8 +19,8 @@ from reports.tiles import Tiles, tiles
 from reports.timeline import timeline
 
 EXACT_PANE = 192  # longer side of an embedded picture, in pixels
-# Bytes a case has -> longer side of its panes and of the pictures in its strip. A small share still has all of them.
-_SIZES = ((240_000, 640, 128), (100_000, 448, 112), (0, 288, 80))
+# Bytes a case has -> longer side of its panes and of the pictures in a strip, and how many frames of one have them.
+_SIZES = ((240_000, 640, 128, 48), (100_000, 448, 112, 24), (0, 288, 80, 8))
 FRAME_BYTES = 700  # of a frame's links and words in the strip
 _STRIP_METRICS = ("ssim", "mean_abs_diff")
 _TIMELINE_METRICS = ("ssim", "psnr", "mean_abs_diff")
@@ -156,14 +156,16 @@ def _strip(
     name: str,
     exact: bool,
     longest: int,
+    most: int,
     budget: Budget,
 ) -> Strip:
-    """name: the metric that chose the worst frame."""
+    """name: the metric that chose the worst frame. longest, most: size of the pictures and how many frames have one."""
     places = {id(frame): place for place, frame in enumerate(frames)}
     first = [places[id(worst)]] if id(worst) in places and not exact else []
-    pictured = {0, len(frames) // 2, len(frames) - 1} if exact else set(range(len(frames)))
+    order = _spread(len(frames), first)
+    pictured = {0, len(frames) // 2, len(frames) - 1} if exact else set(order[:most])
     made: dict[int, StripFrame] = {}
-    for place in _spread(len(frames), first):
+    for place in order:
         if not budget.take_words(FRAME_BYTES):
             break
         frame, with_picture = frames[place], place in pictured
@@ -196,7 +198,7 @@ def frames_view(root: Path, case: CaseResult, budget: Budget) -> Frames | None:
         return None
     exact = case.verdict is Verdict.PASS_EXACT and all(frame.candidate for frame in case.frames)
     worst, name = (case.frames[0], "") if exact else worst_frame(case)
-    pane, small = next(sizes for least, *sizes in _SIZES if budget.share >= least)
+    pane, small, most = next(sizes for least, *sizes in _SIZES if budget.share >= least)
     panes = _panes(root, worst, exact, pane, budget)
     judged = sum(bool(frame.metrics) for frame in case.frames)
     several = len({frame.batch for frame in case.frames}) > 1
@@ -212,6 +214,7 @@ def frames_view(root: Path, case: CaseResult, budget: Budget) -> Frames | None:
             name=name,
             exact=exact,
             longest=small,
+            most=most,
             budget=budget,
         )
         for batch, group in groupby(ordered, key=lambda frame: frame.batch)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from conformance.jsonio import write_json
 from conformance.results import CaseResult, Divergence, FrameResult, LatentResult, MetricResult, Results, StepResult
 from conformance.verdicts import Verdict
 
@@ -241,3 +242,21 @@ def make_results(root: Path) -> Results:
         "ledger": {"python": "3.11.9", "torch": "2.13.0", "diffusers": "0.42.1", "cpu": "2 cores"},
     }
     return Results(run=run, cases=cases)
+
+
+def make_shards(root: Path, total: int = 3) -> list[Path]:
+    """One run dealt out to ``total`` folders, with the pictures where their case went."""
+    paths = []
+    for index in range(total):
+        folder = root / f"shard{index}"
+        results = make_results(folder)
+        run = results.run | {
+            "shard": f"{index + 1}/{total}",
+            "started": f"2026-08-01T10:0{index}:00+00:00",
+            "finished": f"2026-08-01T10:3{index}:00+00:00",
+            "seconds": 10.5,
+            "command": f"conformance run --shard {index + 1}/{total}",
+        }
+        write_json(folder / "results.json", Results(run=run, cases=results.cases[index::total]).as_dict())
+        paths.append(folder / "results.json")
+    return paths

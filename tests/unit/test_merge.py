@@ -8,31 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_fixture import FAIL_ID, make_results
+from report_fixture import FAIL_ID, make_results, make_shards
 
 from conformance.errors import InputError
 from conformance.jsonio import dumps, write_json
 from conformance.results import Results, load
 from reports.merge import merge
 from reports.render import write_report
-
-
-def _shards(root: Path, total: int = 3) -> list[Path]:
-    """One run dealt out to ``total`` folders, with the pictures where their case went."""
-    paths = []
-    for index in range(total):
-        folder = root / f"shard{index}"
-        results = make_results(folder)
-        run = results.run | {
-            "shard": f"{index + 1}/{total}",
-            "started": f"2026-08-01T10:0{index}:00+00:00",
-            "finished": f"2026-08-01T10:3{index}:00+00:00",
-            "seconds": 10.5,
-            "command": f"conformance run --shard {index + 1}/{total}",
-        }
-        write_json(folder / "results.json", Results(run=run, cases=results.cases[index::total]).as_dict())
-        paths.append(folder / "results.json")
-    return paths
 
 
 def _edit(path: Path, **run: Any) -> None:
@@ -42,7 +24,7 @@ def _edit(path: Path, **run: Any) -> None:
 
 
 def test_shards_merge_into_the_whole_run_with_their_pictures(tmp_path: Path) -> None:
-    paths = _shards(tmp_path)
+    paths = make_shards(tmp_path)
     merged = merge(paths[::-1], tmp_path / "out")
     whole = make_results(tmp_path / "whole")
     assert merged.counts == whole.counts
@@ -81,7 +63,7 @@ def test_shards_merge_into_the_whole_run_with_their_pictures(tmp_path: Path) -> 
 def test_shards_that_do_not_belong_together(
     tmp_path: Path, message: str, choose: list[int], run: dict[str, Any]
 ) -> None:
-    paths = _shards(tmp_path)
+    paths = make_shards(tmp_path)
     _edit(paths[1], **run)
     with pytest.raises(InputError) as error:
         merge([paths[index] for index in choose], tmp_path / "out")
@@ -90,7 +72,7 @@ def test_shards_that_do_not_belong_together(
 
 
 def test_a_case_in_two_files_is_named(tmp_path: Path) -> None:
-    paths = _shards(tmp_path)
+    paths = make_shards(tmp_path)
     for path in paths:
         _edit(path, shard=None)
     with pytest.raises(InputError, match="has more than one result for gate"):
@@ -99,7 +81,7 @@ def test_a_case_in_two_files_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "binary", "list"])
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, damage: str) -> None:
-    path = _shards(tmp_path)[1]
+    path = make_shards(tmp_path)[1]
     data = path.read_bytes()
     if damage == "missing":
         path.unlink()
@@ -126,7 +108,7 @@ def test_a_report_is_rendered_again_in_place(tmp_path: Path) -> None:
 
 
 def test_a_link_out_of_its_folder_is_refused(tmp_path: Path) -> None:
-    path = _shards(tmp_path, total=1)[0]
+    path = make_shards(tmp_path, total=1)[0]
     (tmp_path / "secret").write_text("secret")
     log = path.parent / "cases" / "fail" / "log.txt"
     log.unlink()
@@ -140,7 +122,7 @@ def test_a_link_out_of_its_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_through_a_link_in_the_target(tmp_path: Path) -> None:
-    path = _shards(tmp_path, total=1)[0]
+    path = make_shards(tmp_path, total=1)[0]
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "cases").symlink_to(tmp_path / "elsewhere")
@@ -150,7 +132,7 @@ def test_nothing_is_written_through_a_link_in_the_target(tmp_path: Path) -> None
 
 
 def test_two_files_of_one_name_must_be_the_same(tmp_path: Path) -> None:
-    paths = _shards(tmp_path, total=2)
+    paths = make_shards(tmp_path, total=2)
     results = load(paths[1])
     one = replace(results.cases[0], files={"log": "cases/fail/log.txt"})
     write_json(paths[1], Results(run=results.run, cases=(one, *results.cases[1:])).as_dict())
@@ -177,7 +159,7 @@ def test_two_gates_of_one_case_keep_their_own_files(tmp_path: Path) -> None:
 
 
 def test_environments_that_differ_are_kept_apart(tmp_path: Path) -> None:
-    paths = _shards(tmp_path, total=2)
+    paths = make_shards(tmp_path, total=2)
     _edit(paths[1], ledger={"torch": "2.11.0"})
     ledger = merge(paths, tmp_path / "out").run["ledger"]
     assert ledger["1/2"]["torch"] == "2.13.0"

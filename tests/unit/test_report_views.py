@@ -239,6 +239,18 @@ def test_only_what_a_store_can_take_is_offered(tmp_path: Path) -> None:
         assert acceptance(tmp_path, replace(case, **refused)) == ""
 
 
+def test_a_small_share_pictures_the_worst_frames_and_ends_and_links_the_rest(tmp_path: Path) -> None:
+    case = _failing(tmp_path)
+    budget = Budget(90_000, [1])
+    budget.next_case()
+    found = frames_view(tmp_path, case, budget)
+    assert found is not None
+    without = [frame for frame in found.strips[0].frames if frame.sides[0].picture is None]
+    assert [frame.name for frame in without] == ["frame 7"]
+    assert [side.name for side in without[0].sides] == ["candidate", "reference"]
+    assert all(side.href for side in without[0].sides)
+
+
 def test_the_strip_keeps_to_its_words_and_shows_the_worst_frame_first(tmp_path: Path) -> None:
     case = _failing(tmp_path)
     found = frames_view(tmp_path, case, _budget(words=3 * 700))
