@@ -179,8 +179,14 @@ def _list(value: object) -> list[object]:
 
 def _columns(cases: list[CaseResult]) -> list[str]:
     """Metrics of the summary table beside the latents' own column: the headline ones, then those with a limit, as
-    far as there is room."""
-    limited = {name: metric.limit is not None for case in cases for name, metric in case.metrics.items()}
+    far as there is room. One that no case has a value or a limit of has no column."""
+    used = [
+        (name, metric.limit is not None)
+        for case in cases
+        for name, metric in case.metrics.items()
+        if metric.worst is not None or metric.limit is not None
+    ]
+    limited = dict(sorted(used, key=lambda pair: pair[1]))
     by_use = sorted(limited, key=lambda name: not limited[name])
     return [name for name in dict.fromkeys([*HEADLINE, *by_use]) if name in limited and name != PER_STEP][:_COLUMNS]
 

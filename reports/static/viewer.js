@@ -37,6 +37,7 @@ function makeViewer(root) {
     const { scale, x, y } = zoom;
     for (const view of root.querySelectorAll(".view")) {
       view.classList.toggle("near", scale >= 2);
+      view.style.setProperty("--scale", String(scale));
       for (const each of view.children) each.style.transform = `translate(${100 * x}%, ${100 * y}%) scale(${scale})`;
     }
     zoomName.textContent = scale === 1 ? "fit" : `${scale < 10 ? scale.toFixed(1) : Math.round(scale)}×`;
