@@ -40,7 +40,7 @@ def tiles(root: Path, frame: FrameResult) -> Tiles | None:
     if pair.candidate.shape != pair.reference.shape or np.array_equal(pair.candidate, pair.reference):
         return None
     height, width = pair.candidate.shape[:2]
-    means = tile_means(pair.abs_diff_HW3.mean(axis=-1, dtype=np.float64))
+    means = tile_means(pair.abs_diff_HW3)
     row, column = (int(place) for place in np.unravel_index(means.argmax(), means.shape))
     x, y = column * TILE, row * TILE
     lines = [f"M{at} 0V{height}" for at in range(TILE, width, TILE)]
