@@ -1,7 +1,8 @@
 """Saved results under other thresholds: no engine runs, no picture is read, only saved worst values are judged again.
 
 A verdict that does not rest on limits stays: PASS_EXACT, everything unjudged, a FAIL of structure or sanity, the
-parallel gate (its bounds are code, not thresholds), and ``conformance compare``, whose limits stand in its command.
+parallel and self gates (bounds by layout; bits, or the noise floor), gaps that are new or grew, and ``conformance
+compare``, whose limits stand in its command.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def rejudge(results: Results, thresholds: Thresholds) -> Results:
 
 
 def _rejudged(case: CaseResult, thresholds: Thresholds) -> CaseResult:
-    if case.gate == "parallel" or case.id.startswith("compare/") or not case.metrics:
+    if case.gate != "reference" or case.id.startswith("compare/") or not case.metrics:
         return case
     limits, evidence, missing = _limits(case, thresholds)
     if limits == {name: metric.limit for name, metric in case.metrics.items() if metric.limit is not None}:
@@ -39,10 +40,17 @@ def _rejudged(case: CaseResult, thresholds: Thresholds) -> CaseResult:
     if not by_limits(case):
         return changed
     if not limits:
-        return replace(changed, verdict=Verdict.CALIBRATION_NEEDED, reason=missing)
+        return _by_ledger(replace(changed, verdict=Verdict.CALIBRATION_NEEDED, reason=missing))
     saved = {name: _measured(case, name, metric) for name, metric in metrics.items()}
     verdict, reason = judge_limits(saved, limits)
-    return replace(changed, verdict=verdict, reason=reason)
+    return _by_ledger(replace(changed, verdict=verdict, reason=reason))
+
+
+def _by_ledger(case: CaseResult) -> CaseResult:
+    """Other limits accept no gap: one that is new or grew stays red."""
+    if case.verdict in _ON_LIMITS and case.gap.get("state") in ("new", "grown"):
+        return replace(case, verdict=Verdict.FAIL, reason=str(case.gap.get("sentence", "a gap that nobody accepted")))
+    return case
 
 
 def by_limits(case: CaseResult) -> bool:

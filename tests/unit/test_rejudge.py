@@ -167,3 +167,18 @@ def _shipped() -> Path:
     import thresholds
 
     return thresholds.loader.SHIPPED / "cpu.json"
+
+
+@pytest.mark.parametrize("state", ["new", "grown"])
+def test_looser_limits_accept_no_gap(state: str) -> None:
+    tight, loose = {"mean_abs_diff": 1e-9}, {"mean_abs_diff": 255.0}
+    red = _case(tight, gap={"state": state, "sentence": "nobody accepted it"})
+    (again,) = rejudge(Results(run={}, cases=(red,)), _thresholds(loose)).cases
+    assert (again.verdict, again.reason) == (Verdict.FAIL, "nobody accepted it")
+    (known,) = rejudge(Results(run={}, cases=(replace(red, gap={"state": "known"}),)), _thresholds(loose)).cases
+    assert known.verdict == Verdict.PASS
+
+
+def test_limits_of_the_reference_gate_are_not_those_of_the_self_gate() -> None:
+    own = _case({"mean_abs_diff": 1e-9}, gate="self")
+    assert rejudge(Results(run={}, cases=(own,)), _thresholds({"mean_abs_diff": 255.0})).cases == (own,)
