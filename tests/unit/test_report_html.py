@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -262,3 +263,10 @@ def test_a_frame_that_was_given_is_shown_but_not_counted_as_judged(tmp_path: Pat
     text = parse(write_report(given, tmp_path).read_text(encoding="utf-8")).text
     assert f"of {len(frames) - 1} judged" in text
     assert "frame 0 not judged" in text
+
+
+def test_a_hostile_command_of_the_run_stays_inside_its_attribute(tmp_path: Path) -> None:
+    index = write_report(Results(run={"command": HOSTILE, "started": HOSTILE}, cases=()), tmp_path)
+    page = parse(index.read_text(encoding="utf-8"))
+    assert len(page.all("script")) == 1
+    assert json.loads(page.all("div", id="patch")[0].attributes["data-source"])["command"] == HOSTILE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import math
 import re
@@ -52,13 +54,13 @@ def _budget(**more: int) -> Budget:
 
 def test_the_layout_matrix_has_a_row_a_case_and_a_column_a_layout() -> None:
     judged = {"parallel.final": MetricResult(value=1e-6, worst=1.3e-6, limit=4e-6, ok=True)}
-    cases = [_case("tp2", metrics=judged), _case("ulysses2", Verdict.PASS_EXACT), _case(), _case(gate="self")]
+    cases = [_case("tp2", metrics=judged), _case("cfg2", Verdict.PASS_EXACT), _case(), _case(gate="self")]
     found = layouts_view(cases)
     assert found is not None
-    assert found.columns == ("single", "tp2", "ulysses2")
+    assert found.columns == ("single", "cfg2", "tp2")
     assert [row.name for row in found.rows] == [f"{NAME}+diffusers-fp32"]
     texts = [[(cell.label, cell.distance) for cell in cells] for cells in found.rows[0].cells]
-    assert texts == [[("Pass", ""), ("Pass", "")], [("Pass", "1.30e-06")], [("Pass, exact", "bit-equal")]]
+    assert texts == [[("Pass", ""), ("Pass", "")], [("Pass, exact", "bit-equal")], [("Pass", "1.30e-06")]]
     assert layouts_view([_case()]) is None
     assert layouts_view([]) is None
 
@@ -200,10 +202,27 @@ def test_equal_sound_is_drawn_once(tmp_path: Path) -> None:
     assert len(found.spectra) == 1
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "missing", "cut"])
+def test_a_spectrogram_shows_the_tone_whatever_its_loudness(tmp_path: Path) -> None:
+    pictures = []
+    for loudness in (0.8, 0.05):
+        _wav(tmp_path / "c.wav", loudness * np.sin(2 * np.pi * 4000 * np.arange(16000) / 16000)[:, None])
+        found = sound_view(tmp_path, _case(files={"candidate_audio": "c.wav"}), _budget())
+        assert found is not None
+        data = base64.b64decode(found.spectra[0][1].uri.partition(",")[2])
+        pictures.append(np.array(Image.open(io.BytesIO(data)).convert("L"), dtype=float))
+    rows = pictures[0][:, 100:200].mean(axis=1)
+    assert abs(int(rows.argmax()) - len(rows) // 2) <= 1  # 4000 Hz of 8000
+    assert rows[: len(rows) // 4].max() < 60
+    assert np.abs(pictures[0] - pictures[1])[:, 100:200].mean() < 12
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "missing", "cut", "8 bits"])
 def test_sound_that_cannot_be_read_is_no_sound(tmp_path: Path, damage: str) -> None:
     case = _sounding(tmp_path)
     for name in ("c.wav", "r.wav"):
+        if damage == "8 bits":
+            _wav(tmp_path / name, np.zeros((16, 1)), width=1)
+            continue
         data = {"empty": b"", "text": b"RIFF", "missing": b"", "cut": (tmp_path / name).read_bytes()[:44]}[damage]
         (tmp_path / name).unlink()
         if damage != "missing":
@@ -225,6 +244,8 @@ def test_a_fingerprint_names_every_file_that_was_seen(tmp_path: Path) -> None:
     assert sorted(found) == ["audio", "frames", "latents"]
     (tmp_path / case.frames[3].candidate).write_bytes(b"other")
     assert fingerprint(tmp_path, case, "candidate")["frames"] != found["frames"]
+    (tmp_path / case.frames[3].candidate).unlink()
+    assert fingerprint(tmp_path, case, "candidate") == {}
 
 
 def test_only_what_a_store_can_take_is_offered(tmp_path: Path) -> None:
