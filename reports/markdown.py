@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from conformance.results import CaseResult, Results
+from conformance.results import GATES, CaseResult, Results
 from reports.labels import EXIT_CODES, PASSED, VERDICTS, brief_reason, key_metric, limit_text, metric_label, ordered
 from reports.text import duration, number, one_line
 from reports.view import chips, headline
@@ -28,6 +28,7 @@ def summary_md(results: Results) -> str:
         f"**{headline(results)}** Exit code {results.exit_code}: {EXIT_CODES[results.exit_code]}.",
     ]
     lines += ["", counts] if counts else []
+    lines += _gates(cases)
     if rest:
         lines += ["", "| | Case | Gate | Verdict | Reason | Took |", "|---|---|---|---|---|---:|"]
         lines += [_row(case, brief_reason(case)) for case in rest[:_MOST_ROWS]]
@@ -38,6 +39,19 @@ def summary_md(results: Results) -> str:
         lines += [_row(case, _worst(case)) for case in passed[:_MOST_ROWS]]
         lines += [*_left_out(len(passed)), "", "</details>"]
     return "\n".join(lines) + "\n"
+
+
+def _gates(cases: list[CaseResult]) -> list[str]:
+    """Counts of the verdicts, a column a gate, where there are several gates."""
+    gates = [gate for gate in GATES if any(case.gate == gate for case in cases)]
+    if len(gates) < 2:
+        return []
+    lines = ["", f"| Verdict | {' | '.join(gates)} |", f"|---|{'---:|' * len(gates)}"]
+    for verdict, label in VERDICTS.items():
+        counts = [sum((case.gate, case.verdict) == (gate, verdict) for case in cases) for gate in gates]
+        if any(counts):
+            lines.append(f"| {label.short} | {' | '.join(str(count or '') for count in counts)} |")
+    return lines
 
 
 def _row(case: CaseResult, text: str) -> str:

@@ -1,4 +1,4 @@
-// Accepting from the page writes a patch file. It changes nothing by itself: `conformance gt accept --patch` takes it.
+// Accepting from the page writes a patch file. It changes nothing by itself: `conformance gt accept` takes what it names.
 const dialog = document.getElementById("accept");
 const dialogForm = dialog.querySelector("form");
 const bar = document.getElementById("patch");

@@ -133,6 +133,12 @@ def test_sorting_puts_the_worst_first_then_last_and_is_kept(open_page: Open) -> 
     assert page.locator("td[data-key=ssim]").first.inner_text().split()[0] == "1"
     page.locator("th[data-key=ssim] button").click()
     assert _shown(page) == before
+    page.locator("th[data-key=latents] button").click()
+    assert [cell.inner_text().split()[0] for cell in page.locator("td[data-key=latents]").all()[:3]] == [
+        "NaN",
+        "0.0117",
+        "8.10e-07",
+    ]
 
 
 def test_the_slider_follows_the_pointer_and_the_keys(open_page: Open) -> None:
