@@ -36,6 +36,7 @@ COLLECTIVES = {
     "recv": "recv",
     "recv_anysource": "recv",
 }
+_MEETINGS = ("barrier", "monitored_barrier")  # which exchange nothing
 
 
 class Places(Protocol):
@@ -43,12 +44,14 @@ class Places(Protocol):
 
     def inside(self, inside: bool) -> None: ...
 
+    def exchange(self) -> None: ...
+
 
 def record(places: Places) -> None:
     """From now on every collective of this process is noted before it is entered, and when it has come back.
 
     Works on the process group's methods, which every way of calling a collective goes through. It stays for the life of
-    the process.
+    the process. One in which this rank could have got something of another is an exchange too.
     """
     for method, name in COLLECTIVES.items():
         if hasattr(dist.ProcessGroup, method):
@@ -60,6 +63,8 @@ def _noted(method: Callable[..., Any], name: str, places: Places) -> Callable[..
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         places.enter(name)
+        if name not in _MEETINGS and args[0].size() > 1:
+            places.exchange()
         result = method(*args, **kwargs)
         places.inside(False)
         return result

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 _SLOT = 512  # bytes a rank may use to say where it is
 _STEP = re.compile(r"after (?:(stage\.\d+)/)?step\.")
-_MEETINGS = ("barrier", "monitored_barrier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +51,8 @@ class Board:
 class Places:
     """A rank's own side of the board.
 
-    exchanges: collectives, barriers aside, that were entered before the first tap (``text``, which is encoded first)
-    and in the steps of each stage (``steps`` of a lone one, ``stage.1``).
+    exchanges: collectives of several ranks, barriers aside, that were entered before the first tap (``text``, which is
+    encoded first) and in the steps of each stage (``steps`` of a lone one, ``stage.1``).
     """
 
     def __init__(self, board: Board, rank: int) -> None:
@@ -68,10 +67,11 @@ class Places:
 
     def enter(self, collective: str) -> None:
         self._collective, self._count = collective, self._count + 1
-        part = _part(self._place)
-        if part and collective not in _MEETINGS:
-            self.exchanges[part] += 1
         self._write(True)
+
+    def exchange(self) -> None:
+        if part := _part(self._place):
+            self.exchanges[part] += 1
 
     def inside(self, inside: bool) -> None:
         self._write(inside)

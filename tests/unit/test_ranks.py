@@ -172,6 +172,9 @@ def test_every_collective_is_noted() -> None:
         def inside(self, inside: bool) -> None:
             pass
 
+        def exchange(self) -> None:
+            pass
+
     def call(rank: int) -> list[str]:
         from conformance.collectives import record
 
