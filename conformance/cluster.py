@@ -20,6 +20,7 @@ from typing import Any
 from conformance import cluster_node, pool
 from conformance.errors import InputError
 from conformance.job import Job
+from conformance.ledger import NONE as NO_LEDGER
 from conformance.pool import Outcome, Task
 from conformance.results import CaseResult
 from conformance.runner import Options, run_jobs
@@ -158,7 +159,8 @@ def lead(
 
 
 def _expected(jobs: Sequence[Job], token: Path) -> cluster_node.Expected:
-    paths = dict.fromkeys(path for job in jobs for path in (job.checkpoint, job.thresholds, job.store) if path)
+    given = (path for job in jobs for path in (job.checkpoint, job.thresholds, job.store, job.ledger))
+    paths = dict.fromkeys(path for path in given if path not in (None, NO_LEDGER))
     first = jobs[0]
     return cluster_node.Expected(token=str(token), paths=tuple(paths), code=first.code, versions=first.versions)
 
