@@ -134,9 +134,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--resume", action="store_true", help="keep the finished results in --out")
     run.add_argument("--junit", type=Path, metavar="PATH", help="also write the JUnit XML here")
 
-    compare = command("compare", "Compare two images or two folders of frames.")
-    compare.add_argument("a", type=Path, metavar="A", help="candidate: image or folder")
-    compare.add_argument("b", type=Path, metavar="B", help="reference: image or folder")
+    compare = command("compare", "Compare images, folders of frames, videos, sound or saved samples.")
+    compare.add_argument("a", type=Path, metavar="A", help="candidate: image, folder, video, sound, or a case's folder")
+    compare.add_argument("b", type=Path, metavar="B", help="reference")
+    compare.add_argument("--common", action="store_true", help="judge the frames both have, and say what is missing")
     compare.add_argument(
         "--out", type=Path, default=Path("out-compare"), metavar="DIR", help="report (default: out-compare)"
     )

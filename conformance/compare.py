@@ -65,17 +65,19 @@ def compare(
     limits: Mapping[str, float] | None,
     clip: ClipScorer | None = None,
     given_frames: Container[int] = (),
+    sound_alone: bool = False,
 ) -> Comparison:
     """Judge ``candidate`` by its distance from ``reference``.
 
     limits: metric name -> bound (see ``REGISTRY`` for direction and unit). clip: None leaves CLIP unmeasured.
     given_frames: indices of frames that are an input of the case, such as a conditioning image: not measured.
+    sound_alone: the samples are meant to have no frames.
     Never raises for what a sample contains; numbers are there for failing samples too, where shapes permit.
     """
     limits = limits or {}
     mismatched = mismatches(candidate, reference)
     measured = measure(candidate, reference, mismatched, clip, given_frames)
-    verdict, reason = _judge(candidate, reference, mismatched, measured, limits)
+    verdict, reason = _judge(candidate, reference, mismatched, measured, limits, sound_alone)
     return Comparison(
         verdict=verdict,
         reason=reason,
@@ -93,6 +95,7 @@ def _judge(
     mismatched: Mapping[Kind, str],
     measured: Measurements,
     limits: Mapping[str, float],
+    sound_alone: bool,
 ) -> tuple[Verdict, str]:
     structure = [*mismatched.values(), *_unlimited_length(candidate, reference, mismatched, limits)]
     if structure:
@@ -107,7 +110,7 @@ def _judge(
         return Verdict.INCOMPARABLE, f"the reference is non-finite: {_some(reference_broken)}"
     if reference_flat:
         return Verdict.INCOMPARABLE, f"the reference has a constant colour: {_some(reference_flat)}"
-    if not reference.frames.size:
+    if not reference.frames.size and not sound_alone:
         return Verdict.INCOMPARABLE, f"the reference has no frames: {list(reference.frames.shape)}"
     if _exact(candidate, reference, measured.latents):
         return Verdict.PASS_EXACT, f"equal bit for bit: {_contents(candidate)}"

@@ -51,6 +51,7 @@ def main(options: argparse.Namespace) -> int:
         out=options.out,
         name=f"{options.a.name}-vs-{options.b.name}",
         exclude=tuple(options.exclude),
+        common=options.common,
     )
     write_report(results, options.out)
     return show(results, options)

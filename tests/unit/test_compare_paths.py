@@ -92,8 +92,41 @@ def test_lossy_files_are_noted(tmp_path: Path) -> None:
     Image.fromarray(frame(0)).save(tmp_path / "a" / "f.JPG", quality=75)
     case = run(tmp_path / "a", tmp_path / "b", tmp_path)
     assert case.evidence["lossy"] == ["f.JPG"]
-    assert case.reason.endswith("; lossy input (1 of 2 files)")
+    assert "; lossy input (1 of 2 files); the codec alone (JPEG with the same tables) moves the reference to ssim" in (
+        case.reason
+    )
     assert "lossy" not in run(tmp_path / "b", tmp_path / "b", tmp_path).reason
+
+
+def test_the_floor_of_a_jpeg_is_what_its_tables_do_to_the_reference(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", folder(tmp_path / "b", {"f": frame(0, 40, 48)})
+    a.mkdir()
+    Image.fromarray(frame(0, 40, 48)).save(a / "f.jpg", quality=60, subsampling=0)
+    case = run(a, b, tmp_path)
+    floor = case.evidence["codec_floor"]
+    for name in ("ssim", "psnr", "mean_abs_diff"):  # the candidate is that and nothing else
+        assert floor["metrics"][name] == case.metrics[name].worst
+    assert "note" not in floor
+    (b / "f.png").rename(b / "lossless.png")
+    Image.fromarray(frame(0, 40, 48)).save(b / "f.jpg", quality=60, subsampling=0)
+    (b / "lossless.png").unlink()
+    both = run(a, b, tmp_path)
+    assert "a lower bound: the reference was coded before" in both.reason
+    Image.fromarray(frame(0, 40, 48)).save(a / "f.webp", quality=60)
+    (a / "f.jpg").unlink()
+    assert "the codec's floor was not measured: f.webp: a WEBP does not tell its quality" in run(a, b, tmp_path).reason
+
+
+def test_the_common_frames_on_request_and_never_silently(tmp_path: Path) -> None:
+    a = folder(tmp_path / "a", {"f1": frame(1), "f2": frame(2)})
+    b = folder(tmp_path / "b", {"f2": frame(2), "f3": frame(3)})
+    case = run(a, b, tmp_path, common=True)
+    assert case.evidence["frames"] == ["f2"]
+    assert case.reason.endswith(f"; judged in part, 1 of 3 frames: {a} lacks f3; {b} lacks f1")
+    assert case.evidence["missing"] == [f"{a} lacks f3", f"{b} lacks f1"]
+    assert case.command.endswith(" --common")
+    (a / "f2.png").unlink()
+    assert "at least one frame left" in refused(a, b, tmp_path / "x", common=True)
 
 
 def test_different_sets_are_listed(tmp_path: Path) -> None:
@@ -107,7 +140,10 @@ def test_mixed_sizes_name_both_files(tmp_path: Path) -> None:
     b = folder(tmp_path / "b", {"f1": frame(1), "f2": frame(2)})
     expected = f"different sizes: {a / 'f1.png'} is 16x12 and {a / 'f2.png'} is 20x12 pixels; nothing is resized"
     assert refused(a, b, tmp_path) == expected
-    assert refused(b, a, tmp_path).startswith(f"different sizes: {b / 'f1.png'} is 16x12 and {a / 'f2.png'} is 20x12")
+    assert refused(b, a, tmp_path) == expected
+    small = folder(tmp_path / "small", {"f1": frame(1, 8, 8), "f2": frame(2, 8, 8)})
+    expected = f"different sizes: {small / 'f1.png'} is 8x8 and {b / 'f1.png'} is 16x12 pixels; nothing is resized"
+    assert refused(small, b, tmp_path) == expected
 
 
 def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
