@@ -20,8 +20,14 @@ def moments(planes_3HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sum(axis_HW: np.ndarray) -> int:
-    return int(axis_HW.sum(axis=0, dtype=np.int64).sum())
+    return sum(int(rows.sum(axis=0, dtype=np.int32).sum(dtype=np.int64)) for rows in _blocks(axis_HW))
 
 
 def _sum_of_squares(axis_HW: np.ndarray) -> int:
-    return int(np.multiply(axis_HW, axis_HW, dtype=np.int32).sum(axis=0, dtype=np.int64).sum())
+    squares = np.multiply(axis_HW, axis_HW, dtype=np.int32)
+    return sum(int(rows.sum(axis=0, dtype=np.int32).sum(dtype=np.int64)) for rows in _blocks(squares))
+
+
+def _blocks(values_HW: np.ndarray) -> list[np.ndarray]:
+    """Parts whose column sums fit 32 bits: 2048 times 765^2, the largest square."""
+    return [values_HW[top : top + 2048] for top in range(0, len(values_HW), 2048)]

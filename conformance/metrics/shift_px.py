@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,8 +16,14 @@ def _spectrum(planes_3HW: np.ndarray) -> np.ndarray:
     height, width = planes_3HW.shape[1:]
     grey_HW = planes_3HW.sum(axis=0, dtype=np.uint16).astype(np.float32)
     grey_HW -= np.float32(grey_HW.mean(dtype=np.float64))
-    rows, columns = (np.sin(np.pi * (np.arange(side) + 0.5) / side).astype(np.float32) ** 2 for side in (height, width))
-    return rfft2(grey_HW * rows[:, None] * columns)
+    grey_HW *= _hann(height, width)
+    return rfft2(grey_HW)
+
+
+@lru_cache(maxsize=4)
+def _hann(height: int, width: int) -> np.ndarray:
+    rows, columns = (np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2 for side in (height, width))
+    return np.outer(rows, columns).astype(np.float32)
 
 
 def _beyond(peak: float, before: float, after: float) -> float:

@@ -82,6 +82,9 @@ def test_channels_without_a_difference() -> None:
     broken = [wave(1), wave(2)]
     broken[0][5] = math.nan
     assert math.isnan(side(broken, [wave(1), wave(2)]))
+    whole = [wave(1), wave(2), wave(3)]
+    assert math.isnan(side([*whole[:2], broken[0]], whole))  # NaN is worse than any number
+    assert side([whole[1], whole[0], whole[0] + 2 * (whole[2] - whole[1])], whole) == -1
 
 
 def test_a_gap_a_click_and_a_cut() -> None:

@@ -257,6 +257,10 @@ def test_no_overflow_at_the_extremes() -> None:
     assert value("colour_spread", checks, np.zeros_like(checks)) == pytest.approx(127.5)
     assert value("seam_step", checks, np.zeros_like(checks)) == 0
     assert value("colour_mean", np.full_like(checks, 255), np.zeros_like(checks)) == 255
+    tall = np.full((9000, 2, 3), 255, np.uint8)
+    tall[::2] = 0
+    assert value("colour_spread", tall, np.zeros_like(tall)) == pytest.approx(127.5)
+    assert value("colour_mean", tall, np.zeros_like(tall)) == pytest.approx(127.5)
 
 
 @pytest.mark.parametrize("name", ["seam_step", "quiet_noise_db", "blockiness"])
