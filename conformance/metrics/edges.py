@@ -14,6 +14,13 @@ from conformance.metrics.tiles import tile_sums
 TILE = 16
 
 
+def abs_diff(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Absolute difference of two uint8 arrays, uint8."""
+    above = np.maximum(a, b)
+    above -= np.minimum(a, b)
+    return above
+
+
 @dataclass(frozen=True, eq=False)
 class Edges:
     """Absolute steps of a frame from row to row (down, uint8 [3,H-1,W]) and from column to column (right,
@@ -24,7 +31,7 @@ class Edges:
 
     @classmethod
     def of(cls, planes_3HW: np.ndarray) -> Edges:
-        return cls(*(np.maximum(a, b) - np.minimum(a, b) for a, b in neighbours(planes_3HW)))
+        return cls(*(abs_diff(a, b) for a, b in neighbours(planes_3HW)))
 
     @property
     def energies(self) -> tuple[np.ndarray, np.ndarray]:

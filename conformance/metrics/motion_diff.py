@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from conformance.metrics.pairs import MotionPair, abs_diff
+from conformance.metrics.edges import abs_diff
+from conformance.metrics.pairs import MotionPair
 from conformance.metrics.registry import register
 from conformance.metrics.tiles import total
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from conformance.errors import InputError
 from conformance.metrics.colour import moments
-from conformance.metrics.edges import Edges
+from conformance.metrics.edges import Edges, abs_diff
 from conformance.metrics.structural import WINDOW, ssim_tile_sums
 from conformance.metrics.tiles import tile_counts, tile_sums
 
@@ -41,11 +41,6 @@ class Shared(Generic[T]):
         value = self.function(instance)
         instance.__dict__[self.function.__name__] = value  # found before this descriptor from now on
         return value
-
-
-def abs_diff(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Absolute difference of two uint8 arrays, uint8."""
-    return np.maximum(a, b) - np.minimum(a, b)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,13 +31,25 @@ def _strip(a_RK: np.ndarray, b_RK: np.ndarray) -> np.ndarray:
     is 2 * 49 * 49 * 255^2."""
     a, b = a_RK.astype(np.uint16), b_RK.astype(np.uint16)
     sum_a, sum_b = _window_sums(a).astype(np.int32), _window_sums(b).astype(np.int32)
-    sum_ab = _window_sums((a * b).astype(np.int32))
-    sum_squares = _window_sums((a * a).astype(np.int32) + b * b)
+    covariance = _window_sums((a * b).astype(np.int32))
+    squares = (a * a).astype(np.int32)
+    squares += b * b
+    variances = _window_sums(squares)
     product = sum_a * sum_b
-    squares = sum_a * sum_a + sum_b * sum_b
-    covariance = sum_ab * N - product
-    variances = sum_squares * N - squares
-    return ((2 * product + C1) * (2 * covariance + C2)) / ((squares + C1) * (variances + C2))
+    means = np.square(sum_a, out=sum_a)
+    means += np.square(sum_b, out=sum_b)
+    covariance *= N
+    covariance -= product
+    variances *= N
+    variances -= means
+    product *= 2
+    covariance *= 2
+    ssim = product + C1
+    ssim *= covariance + C2
+    below = means + C1
+    below *= variances + C2
+    ssim /= below
+    return ssim
 
 
 def ssim_tile_sums(a_HW3: np.ndarray, b_HW3: np.ndarray, tile: int) -> np.ndarray:

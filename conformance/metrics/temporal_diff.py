@@ -20,5 +20,6 @@ def temporal_diff(pair: MotionPair) -> float:
             (pair.now.reference, pair.before.reference),
         )
     )
-    difference = np.abs(mine - theirs).view(np.uint16)
+    mine -= theirs
+    difference = np.abs(mine, out=mine).view(np.uint16)
     return total(difference.reshape(len(difference), -1)) / difference.size

@@ -113,6 +113,14 @@ def test_lossy_videos_say_so_and_have_a_floor(
     assert "a lower bound: the reference was coded before" in both.reason
 
 
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264rgb", "rgb24"), ("ffv1", "yuv420p")])
+def test_neither_a_lossy_codec_nor_half_the_colour_is_lossless(tmp_path: Path, codec: str, pix_fmt: str) -> None:
+    path = video(tmp_path / "a.mkv", frames(2), codec, pix_fmt)
+    case = run(path, video(tmp_path / "b.mkv", frames(2)), tmp_path)
+    assert case.evidence["lossy"][0].startswith("a.mkv (")
+    assert "the codec's floor was not measured: " in case.reason
+
+
 def test_a_folder_and_a_video_are_matched_by_place(tmp_path: Path) -> None:
     pixels = frames()
     for index, image in enumerate(pixels):

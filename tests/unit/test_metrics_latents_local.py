@@ -46,6 +46,7 @@ def test_coarse_share_by_its_formula() -> None:
     shares = [sum(map(is_bf16, side.flatten().tolist())) / side.numel() for side in (a, b)]
     assert coarse(a, b) == abs(shares[0] - shares[1]) > 0
     assert coarse(b.bfloat16().float(), b) == 1 - shares[1]
+    assert coarse(b.half().float(), b) < 0.5  # half precision has three bits more
     assert coarse(b.bfloat16(), b.bfloat16()) == 0
     assert coarse(b.bfloat16(), a.bfloat16().float()) == 0
 
