@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conformance.case import KERNELS, QUANTIZATIONS
@@ -88,6 +88,29 @@ def _limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _limits_commands(command: Callable[[str, str], argparse.ArgumentParser], cases_help: str, suite_help: str) -> None:
+    calibrate = command("calibrate", "Measure limits: noise floor, defects, and what the limits catch.")
+    calibrate.add_argument("cases", nargs="*", metavar="CASE", help=cases_help)
+    calibrate.add_argument("--suite", default="default", help=suite_help)
+    calibrate.add_argument("--owner", required=True, help="who answers for these limits")
+    calibrate.add_argument(
+        "--thresholds", type=Path, metavar="FILE", help="file to write; its other cases stay (default: the shipped one)"
+    )
+    calibrate.add_argument(
+        "--samples", type=_positive(int), default=5, metavar="N", help="runs of each side, at least (default: 5)"
+    )
+    power = command("power", "Defects by cases: caught, missed or waived, and by which metric.")
+    power.add_argument("cases", nargs="*", metavar="CASE", help=f"{cases_help} (default: every case with limits)")
+    power.add_argument("--thresholds", type=Path, metavar="PATH", help="thresholds file or folder (default: shipped)")
+    power.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables below the marker line of a file")
+    power.add_argument("--measure", action="store_true", help="run the battery now instead of reading the evidence")
+    for parser in (calibrate, power):
+        parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+        parser.add_argument(
+            "--jobs", type=_positive(int), metavar="N", help="cases at once (default: what the cores carry)"
+        )
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="conformance", description="Numerical-accuracy conformance for diffusion inference engines.", epilog=EPILOG
@@ -155,6 +178,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
     report.add_argument("--thresholds", type=Path, metavar="PATH", help="judge again by this thresholds file or folder")
     report.add_argument("--junit", type=Path, metavar="PATH", help="also write the JUnit XML here")
+
+    _limits_commands(command, cases_help, suite_help)
 
     gt = command("gt", "Ground truth: build, verify, compare or accept references.")
     actions = gt.add_subparsers(dest="action", required=True, metavar="ACTION")

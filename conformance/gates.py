@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from conformance import parallel_gate
@@ -25,6 +24,7 @@ from conformance.overrides import origin
 from conformance.results import CaseResult
 from conformance.verdicts import Verdict
 from thresholds import Entry, Thresholds
+from thresholds.waivers import today
 
 BITS = "not equal bit for bit, and on a CPU an engine repeats its accepted output to the bit"
 
@@ -52,6 +52,8 @@ def judge(
     verdict, reason = result.verdict, result.reason
     if verdict == Verdict.CALIBRATION_NEEDED and entry is None:
         reason = _without_limits(case) or reason
+    if verdict in (Verdict.PASS, Verdict.CALIBRATION_NEEDED) and entry and (trouble := entry.trouble(today())):
+        verdict, reason = Verdict.CALIBRATION_NEEDED, trouble
     different = handshake(candidate.resolved, reference.resolved)
     if different:
         verdict, reason = Verdict.INCOMPARABLE, different
@@ -79,7 +81,7 @@ def _with_gap(
             ledger,
             Cohort.of(environment),
             {name: floor for name, floor in floors.items() if name in SIZES},
-            datetime.now(UTC).date(),
+            today(),
         )
         result = replace(result, verdict=found.verdict, reason=found.reason, gap=found.gap)
     if result.gate == "self" and result.verdict == Verdict.CALIBRATION_NEEDED and _on_cpu(environment):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.errors import InputError, bad_field
-from conformance.jsonio import number
+from thresholds.fields import fields, finite, text
 
 
 def higher_is_better(metric: str, where: str) -> bool:
@@ -66,14 +66,16 @@ class Bound:
         }
 
 
-def finite(value: Any, where: str, field: str, *, infinite: bool = False) -> float:
-    """A JSON number as float, or InputError. infinite: also take ``"inf"``, the way the project writes infinity."""
-    try:
-        if isinstance(value, str) and not (infinite and value == "inf"):
-            raise ValueError
-        result = number(value)
-        if not math.isfinite(result) and not isinstance(value, str):
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise bad_field(where, field, value, "a finite number") from None
-    return result
+def parse_bound(metric: str, data: Any, where: str) -> Bound:
+    """The inverse of ``Bound.as_dict``. InputError on anything else, and on a limit outside its interval."""
+    item = fields(data, ("limit", "noise_floor", "smallest_defect"), where)
+    defect = fields(item["smallest_defect"], ("name", "value"), f"{where}, smallest_defect")
+    bound = Bound(
+        metric=metric,
+        limit=finite(item["limit"], where, "limit"),
+        noise_floor=finite(item["noise_floor"], where, "noise_floor", infinite=True),
+        defect=text(defect["name"], f"{where}, smallest_defect", "name"),
+        defect_value=finite(defect["value"], f"{where}, smallest_defect", "value"),
+    )
+    bound.check(where)
+    return bound

@@ -1,4 +1,4 @@
-"""The gate is tested by breaking the engine: every defect turns it red where the defect can be seen at all.
+"""The gate is tested by breaking the engine: every defect turns it red but where it is waived.
 
 Judged with the shipped limits, as ``conformance run --engine conformance.defects.engine:NAME`` would.
 """
@@ -13,7 +13,7 @@ from sides import CASES, OFFICIAL, run
 import thresholds
 from conformance.case import Case
 from conformance.defects import nuisance
-from conformance.defects.registry import DEFECTS, guarded
+from conformance.defects.registry import DEFECTS, exercised
 from conformance.defects.samples import SAMPLE_DEFECTS
 from conformance.gates import judge
 from conformance.generator import Generator, Sample
@@ -42,13 +42,19 @@ Reference = Callable[[str], Sample]
 Plain = Callable[[str], Generator]
 
 
+def _caught(case: Case) -> tuple[str, ...]:
+    """What the shipped limits of a case say they catch; without limits, everything, so that the tests are red."""
+    entry = LIMITS.for_case(case.id)
+    return (*SAMPLE_DEFECTS, *DEFECTS) if entry is None else entry.source.caught
+
+
 def _new() -> list[tuple[Case, str]]:
     """Each defect once a dtype and model, in the first case that shows it, and everywhere in ``JUDGED``."""
-    pairs = [(case, name) for case in JUDGED for name in guarded(case)]
+    pairs = [(case, name) for case in JUDGED for name in exercised(case) if name in _caught(case)]
     shown = {(case.dtype, name) for case, name in pairs}
     for case in [*FURTHER, *WITH_OFFICIAL]:
-        for name in guarded(case):
-            if (case.dtype, name) not in shown:
+        for name in exercised(case):
+            if name in _caught(case) and (case.dtype, name) not in shown:
                 shown.add((case.dtype, name))
                 pairs.append((case, name))
     return pairs
@@ -79,22 +85,14 @@ def test_a_defect_of_the_engine_turns_the_gate_red(case: Case, name: str, plain:
     assert "latents.rel_l2" in reason
 
 
-def _caught_damage(case: Case) -> list[str]:
-    entry = LIMITS.for_case(case.id)
-    assert entry is not None, case.id
-    return [name for name in SAMPLE_DEFECTS if name in entry.source.caught]
-
-
-@pytest.mark.parametrize(
-    ("case", "name"),
-    [(case, name) for case in JUDGED for name in _caught_damage(case)],
-    ids=lambda value: value if isinstance(value, str) else value.id,
-)
-def test_damage_that_limits_are_said_to_catch_turns_the_gate_red(case: Case, name: str, reference: Reference) -> None:
+@pytest.mark.parametrize("name", SAMPLE_DEFECTS)
+@pytest.mark.parametrize("case", JUDGED, ids=lambda case: case.id)
+def test_damage_to_a_sample_turns_the_gate_red(case: Case, name: str, reference: Reference) -> None:
     whole = reference(case.id)
-    assert SAMPLE_DEFECTS[name].applies(whole)
+    if not SAMPLE_DEFECTS[name].applies(whole):
+        pytest.skip("cannot show in this case")
     verdict, reason = _verdict(case, SAMPLE_DEFECTS[name].damage(whole), whole)
-    assert verdict == Verdict.FAIL, reason
+    assert (verdict == Verdict.FAIL) == (name in _caught(case)), reason
 
 
 @pytest.mark.parametrize("name", nuisance.NUISANCES)
@@ -112,23 +110,9 @@ def test_the_unbroken_engine_is_bit_equal(case: Case, plain: Plain, reference: R
     assert _verdict(case, run(plain(case.model), case), reference(case.id))[0] == Verdict.PASS_EXACT
 
 
-def test_every_defect_is_shown_in_every_dtype_it_shows_in() -> None:
+def test_every_defect_is_shown_in_fp32_and_most_in_bf16() -> None:
     shown = {(case.dtype, name) for case, name in _new()}
-    assert shown == {(dtype, name) for name, defect in DEFECTS.items() for dtype in defect.dtypes}
-
-
-def _request(case: Case) -> tuple[str, ...]:
-    return case.model, case.pipeline, case.variant, case.dtype, case.quantization
-
-
-def test_every_request_that_ci_runs_has_limits_that_miss_nothing() -> None:
-    default = {_request(case) for case in CASES.values() if "default" in case.suites}
-    for case in CASES.values():
-        official_alone = "official" in case.suites and _request(case) not in default
-        if "default" not in case.suites and not official_alone:
-            continue  # judged by bit equality alone
-        entry = LIMITS.for_case(case.id)
-        assert entry is not None, case.id
-        assert entry.source.missed == (), case.id
-        assert set(guarded(case)) == set(entry.source.caught) - set(SAMPLE_DEFECTS), case.id
-        assert set(SAMPLE_DEFECTS) & set(entry.source.caught), case.id
+    assert {name for dtype, name in shown if dtype == "fp32"} == set(DEFECTS)
+    assert set(DEFECTS) - {name for dtype, name in shown if dtype == "bf16"} <= {
+        waiver.defect for waiver in LIMITS.waivers
+    }

@@ -195,7 +195,7 @@ def test_thresholds_without_evidence_are_refused_by_name(tmp_path: Path, capsys:
     path = tmp_path / "limits.json"
     path.write_text(
         json.dumps(
-            {"schema": "conformance.thresholds/1", "cohort": {}, "entries": [{"case": CASE, "limits": {"ssim": 0.9}}]}
+            {"schema": "conformance.thresholds/2", "cohort": {}, "entries": [{"case": CASE, "limits": {"ssim": 0.9}}]}
         )
     )
     _refused(["run", CASE, "--thresholds", str(path), "--out", str(tmp_path / "out")], capsys, str(path))

@@ -1,8 +1,11 @@
+"""Files of limits: what is in them, what is refused, and where a limit may lie."""
+
 from __future__ import annotations
 
 import copy
 import json
 import math
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ def entry(case: str) -> dict[str, Any]:
         "limits": {
             "latents.rel_l2": {
                 "limit": 2e-6,
-                "noise_floor": 0.0,
+                "noise_floor": 1e-6,
                 "smallest_defect": {"name": "erf-gelu", "value": 5e-4},
             },
             "ssim": {"limit": 0.99, "noise_floor": 1.0, "smallest_defect": {"name": "seam", "value": 0.95}},
@@ -37,13 +40,25 @@ def entry(case: str) -> dict[str, Any]:
         },
         "evidence": {
             "method": "repeats under nuisance changes",
-            "samples": 5,
+            "floor": [cohort("engine", "0123456789ab"), cohort("reference", "ba9876543210")],
             "cohort": {"device": "cpu", "dtype": case[-4:], "torch": "2.13.0", "diffusers": "0.42.1"},
-            "power": {"caught": ["erf-gelu", "seam"], "missed": ["jpeg-75"]},
+            "power": {
+                "caught": {"erf-gelu": ["latents.rel_l2"], "seam": ["psnr", "ssim"], "grey": ["structure"]},
+                "missed": ["jpeg-75"],
+            },
+            "reason": "",
             "owner": "numerics",
             "date": "2026-01-31",
         },
     }
+
+
+def cohort(side: str, fingerprint: str) -> dict[str, Any]:
+    modes = [
+        {"fingerprint": fingerprint, "samples": ["fresh_process", "two_threads", "repeat_1"]},
+        {"fingerprint": "c0ffee00c0ff", "samples": ["attention_math", "together"]},
+    ]
+    return {"side": side, "device": "cpu", "repeats": 0.0, "changes": 1e-6, "modes": modes}
 
 
 def save(path: Path, data: Any) -> Path:
@@ -69,7 +84,17 @@ def test_entry_has_limits_and_evidence(tmp_path: Path) -> None:
     assert found.limits == {"latents.rel_l2": 2e-6, "ssim": 0.99, "psnr": 60.0}
     assert json.loads(json.dumps(found.evidence, allow_nan=False)) == found.evidence
     assert found.evidence["limits"] == entry(CASE)["limits"]
-    assert {name: found.evidence[name] for name in entry(CASE)["evidence"]} == entry(CASE)["evidence"]
+    for name in ("method", "cohort", "reason", "owner", "date"):
+        assert found.evidence[name] == entry(CASE)["evidence"][name]
+    assert found.evidence["samples"] == 10
+    assert found.evidence["floor"]["modes"] == 3
+    assert [each["samples"] for each in found.evidence["floor"]["cohorts"]] == [5, 5]
+    assert found.evidence["power"] == {
+        "caught": ["erf-gelu", "seam", "grey"],
+        "missed": ["jpeg-75"],
+        "waived": [],
+        "by": entry(CASE)["evidence"]["power"]["caught"],
+    }
     assert loaded.for_case("ltx-2/one-stage-t2v/stg@single+diffusers-fp32") is None
 
 
@@ -127,7 +152,9 @@ FIELDS = [
     "entries.0.limits.ssim.smallest_defect.name",
     "entries.0.limits.ssim.smallest_defect.value",
     "entries.0.evidence",
-    *(f"entries.0.evidence.{name}" for name in ("method", "samples", "cohort", "power", "owner", "date")),
+    *(f"entries.0.evidence.{name}" for name in ("method", "floor", "cohort", "power", "reason", "owner", "date")),
+    *(f"entries.0.evidence.floor.0.{name}" for name in ("side", "device", "repeats", "changes", "modes")),
+    *(f"entries.0.evidence.floor.0.modes.0.{name}" for name in ("fingerprint", "samples")),
     *(f"entries.0.evidence.cohort.{name}" for name in ("device", "dtype", "torch", "diffusers")),
     *(f"entries.0.evidence.power.{name}" for name in ("caught", "missed")),
 ]
@@ -170,6 +197,8 @@ def test_no_field_may_be_null(tmp_path: Path, where: str) -> None:
         "entries.0.evidence.",
         "entries.0.limits.ssim.smallest_defect.",
         "entries.0.evidence.power.",
+        "entries.0.evidence.floor.0.",
+        "entries.0.evidence.floor.0.modes.0.",
     ],
 )
 def test_unknown_fields_are_refused(tmp_path: Path, where: str) -> None:
@@ -192,6 +221,7 @@ def test_numbers_are_finite_numbers(tmp_path: Path, field: str, value: Any) -> N
         ("latents:rel_l2", "noise_floor", math.nextafter(2e-6, 0), True),
         ("latents:rel_l2", "noise_floor", 2e-6, False),
         ("latents:rel_l2", "noise_floor", -1e-9, False),
+        ("latents:rel_l2", "noise_floor", math.nextafter(1e-6, 0), False),
         ("latents:rel_l2", "limit", 2.5e-4, True),
         ("latents:rel_l2", "limit", math.nextafter(2.5e-4, 1), False),
         ("latents:rel_l2", "limit", 0, False),
@@ -224,31 +254,45 @@ def test_a_limit_on_the_wrong_side_is_refused_for_every_metric(tmp_path: Path, m
     def bound(floor: float, defect: float) -> dict[str, Any]:
         return {metric: {"limit": limit, "noise_floor": floor, "smallest_defect": {"name": "seam", "value": defect}}}
 
-    data = put(file(), "entries.0.limits", bound(floor, defect))
+    data = put(file(), "entries.0.evidence.power.caught", {"seam": [metric]})
+    data = put(data, "entries.0.limits", bound(floor, defect))
     assert thresholds.load(save(tmp_path / "a.json", data)).entries
-    assert "'limit' is" in refusal(tmp_path, put(file(), "entries.0.limits", bound(defect, floor)))
+    assert "'limit' is" in refusal(tmp_path, put(data, "entries.0.limits", bound(defect, floor)))
 
 
 @pytest.mark.parametrize(
     ("where", "value", "named"),
     [
-        ("schema", "conformance.thresholds/2", "conformance.thresholds/1"),
+        ("schema", "conformance.thresholds/1", "conformance.thresholds/2"),
         ("entries.0.case", "cfg", "<model>/<pipeline>"),
-        ("entries.0.limits", {}, "at least one metric"),
+        ("entries.0.limits", {}, "a reason in the evidence"),
+        ("entries.0.evidence.reason", "modes lie apart", "a reason in the evidence"),
         ("entries.0.limits.mae", entry(CASE)["limits"]["ssim"], "unknown metric"),
         ("entries.0.limits.ssim.smallest_defect.name", "blur", "power.caught"),
-        ("entries.0.evidence.samples", 2, "at least 3"),
-        ("entries.0.evidence.samples", 3.0, "whole number"),
-        ("entries.0.evidence.samples", True, "whole number"),
+        ("entries.0.limits.ssim.smallest_defect.name", "erf-gelu", "says 'ssim' catches"),
+        ("entries.0.evidence.floor", [], "a cohort of each side"),
+        ("entries.0.evidence.floor", [cohort("engine", "0123456789ab")], "a cohort of each side"),
+        ("entries.0.evidence.floor.1", cohort("engine", "0123456789ab"), "a cohort of each side"),
+        ("entries.0.evidence.floor.0.side", "candidate", "one of"),
+        ("entries.0.evidence.floor.0.modes.0.samples", ["fresh_process", "two_threads"], "at least 5 samples"),
+        ("entries.0.evidence.floor.0.modes.1.samples", [], "one in every mode"),
+        ("entries.0.evidence.floor.0.modes.1.samples", ["fresh_process", "b", "c"], "each once"),
+        ("entries.0.evidence.floor.0.modes.1.fingerprint", "0123456789ab", "each once"),
+        ("entries.0.evidence.floor.0.modes.1.fingerprint", "0123", "12 hexadecimal digits"),
+        ("entries.0.evidence.floor.0.repeats", 2e-6, "the worst of all changes"),
+        ("entries.0.evidence.floor.0.repeats", -1e-9, "the worst of all changes"),
+        ("entries.0.evidence.floor.0.changes", 1.1e-6, "the worst change in evidence.floor"),
         ("entries.0.evidence.method", "  ", "one line of text"),
         ("entries.0.evidence.owner", "a\nb", "one line of text"),
         ("entries.0.evidence.date", "2026-02-30", "YYYY-MM-DD"),
         ("entries.0.evidence.date", "20260228", "YYYY-MM-DD"),
         ("entries.0.evidence.cohort.device", "cuda", "'cpu'"),
         ("entries.0.evidence.cohort.dtype", "bf16", "'fp32'"),
-        ("entries.0.evidence.power.caught", [], "at least one defect"),
-        ("entries.0.evidence.power.caught", ["seam", "seam"], "each defect once"),
-        ("entries.0.evidence.power.missed", ["seam"], "none of them in 'missed'"),
+        ("entries.0.evidence.power.caught", ["seam"], "an object"),
+        ("entries.0.evidence.power.caught.seam", [], "the metrics that catch it"),
+        ("entries.0.evidence.power.caught.seam", ["ssim", "ssim"], "each name once"),
+        ("entries.0.evidence.power.caught.seam", ["ssim", "psnr", "tile_ssim"], "one of"),
+        ("entries.0.evidence.power.missed", ["seam"], "also in 'caught'"),
         ("entries", [entry(CASE), entry(CASE)], "more than one entry"),
     ],
 )
@@ -266,3 +310,20 @@ def test_files_that_are_not_json(tmp_path: Path, text: str) -> None:
 def test_missing_source(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such thresholds"):
         thresholds.load(tmp_path / "none.json")
+
+
+def test_a_case_without_limits_says_why(tmp_path: Path) -> None:
+    data = put(put(file(), "entries.0.limits", {}), "entries.0.evidence.reason", "modes lie apart")
+    data = put(data, "entries.0.evidence.power.caught", {"grey": ["structure"]})
+    found = thresholds.load(save(tmp_path / "a.json", data)).for_case(CASE)
+    assert found is not None
+    assert found.limits == {}
+    assert found.trouble(date(2026, 1, 31)) == "modes lie apart"
+
+
+def test_innermost_values_are_written_on_one_line(tmp_path: Path) -> None:
+    first = thresholds.load(save(tmp_path / "a.json", file()))
+    thresholds.write(tmp_path / "b.json", first.entries.values(), thresholds.Cohort(device="cpu", name="test"))
+    text = (tmp_path / "b.json").read_text()
+    assert '"seam": ["psnr", "ssim"]' in text
+    assert json.loads(text) == file()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,18 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
 
 
+NAME_LISTS = st.lists(NAMES, unique=True, max_size=3)
+
+
+@st.composite
+def spreads(draw: st.DrawFn, side: str) -> thresholds.Spread:
+    """At least five samples in up to three outcomes, none of which moved the latents."""
+    names = draw(st.lists(NAMES, unique=True, min_size=5, max_size=9))
+    marks = draw(st.lists(st.from_regex("[0-9a-f]{12}", fullmatch=True), unique=True, min_size=1, max_size=3))
+    modes = tuple((mark, tuple(names[i :: len(marks)])) for i, mark in enumerate(marks))
+    return thresholds.Spread(side=side, device="cpu", modes=modes, repeats=0.0, changes=0.0)
+
+
 @st.composite
 def bounds(draw: st.DrawFn, metric: str) -> thresholds.Bound:
     floor, limit, defect = draw(st.floats(0, 0.1)), draw(st.floats(0.2, 0.3)), draw(st.floats(0.7, 0.9))
@@ -49,10 +62,11 @@ def entries(draw: st.DrawFn) -> list[thresholds.Entry]:
         metrics = draw(st.lists(st.sampled_from(sorted(REGISTRY)), min_size=1, unique=True))
         evidence = thresholds.Evidence(
             method=draw(NAMES),
-            samples=draw(st.integers(3, 10**6)),
+            floor=(draw(spreads("engine")), draw(spreads("reference"))),
             cohort=(("device", "cpu"), ("dtype", dtype), ("torch", "2"), ("diffusers", "0"), (draw(NAMES) + "_", "x")),
-            caught=("defect",),
-            missed=tuple(draw(st.lists(NAMES.map("missed-{}".format), unique=True, max_size=3))),
+            by=(("defect", tuple(metrics)), *((f"caught-{name}", ("structure",)) for name in draw(NAME_LISTS))),
+            missed=tuple(f"missed-{name}" for name in draw(NAME_LISTS)),
+            reason="",
             owner=draw(NAMES),
             date=draw(st.dates()).isoformat(),
         )
@@ -69,6 +83,49 @@ def test_what_is_written_is_read_back_equal(made: list[thresholds.Entry]) -> Non
         path = Path(folder) / "a.json"
         thresholds.write(path, made, thresholds.Cohort(device="cpu", name="test"))
         assert thresholds.load(path).entries == {entry.case: entry for entry in made}
+
+
+def keeps_the_rules(loaded: thresholds.Thresholds) -> None:
+    """Written again from the definition: noise, the limit, half of a defect that the limit's metric catches."""
+    for entry in loaded.entries.values():
+        by = dict(entry.source.by)
+        assert all(spread.samples >= 5 for spread in entry.source.floor)
+        assert bool(entry.bounds) != bool(entry.source.reason)
+        for bound in entry.bounds:
+            assert bound.metric in by[bound.defect]
+            if REGISTRY[bound.metric].better == "lower":
+                assert bound.noise_floor < bound.limit <= bound.defect_value / 2
+            elif bound.metric == "psnr":
+                assert bound.noise_floor > bound.limit
+                assert bound.limit >= bound.defect_value + 20 * math.log10(2)
+            else:
+                assert bound.noise_floor > bound.limit >= (1 + bound.defect_value) / 2
+
+
+NUMBERS = [place for place in places(file()) if place and place[-1] in ("limit", "noise_floor", "value", "changes")]
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(st.sampled_from(NUMBERS), st.floats(0, 1) | st.floats(), max_size=3))
+def test_any_numbers_are_refused_or_keep_the_interval(changes: dict[tuple[Any, ...], float]) -> None:
+    data = copy.deepcopy(file())
+    for place, value in changes.items():
+        item = data
+        for key in place[:-1]:
+            item = item[key]
+        item[place[-1]] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.json"
+        path.write_text(json.dumps(data))
+        try:
+            loaded = thresholds.load(path)
+        except InputError as error:
+            message = str(error)
+        else:
+            keeps_the_rules(loaded)
+            return
+        assert message.startswith(str(path))
+        assert "\n" not in message
 
 
 @settings(max_examples=400)
@@ -91,6 +148,7 @@ def test_one_corrupt_value_is_refused_or_kept_exactly(place: tuple[Any, ...], ju
         except InputError as error:
             message = str(error)
         else:
+            keeps_the_rules(loaded)
             thresholds.write(path, loaded.entries.values(), thresholds.Cohort(**data["cohort"]))
             assert json.loads(path.read_text()) == data
             return
