@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from two_stage_cases import SHAPES, SIGMAS, STREAMS, lora, sample, wanted
 
 from conformance import checkpoint
-from conformance.generator import HANDSHAKE, Probe, tensor_digest
+from conformance.generator import HANDSHAKE, Probe, position_digests, tensor_digest
 from conformance.inputs import draw_noise, draw_picture, noise_generator
 from reference_impl import diffusers_stages
 from reference_impl.diffusers_load import DTYPES
@@ -249,6 +249,7 @@ def test_echo_is_complete_and_true(model: str, image: bool) -> None:
         "video_tokens": 48,
         "audio_tokens": 9,
         "noise": {stream: tensor_digest(taps[f"stage.2/noise/{stream}"]) for stream in STREAMS},
+        "positions": position_digests(made.trace, "stage.2"),
         "image": None,
         "lora": {
             "first": 0.25,
