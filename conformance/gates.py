@@ -47,7 +47,7 @@ def judge(
         result, taps = parallel_gate.judge(case, candidate, reference, clip=clip)
         return _result(case, gate, candidate, reference, result, taps=taps)
     entry = thresholds.for_case(case.id)
-    limits = _limits(gate, entry, candidate.ledger)
+    limits = limits_for(gate, entry, candidate.ledger)
     result = compare(candidate, reference, limits=limits, clip=clip, given_frames=case.request.given_frames)
     verdict, reason = result.verdict, result.reason
     if verdict == Verdict.CALIBRATION_NEEDED and entry is None:
@@ -62,7 +62,8 @@ def judge(
     return _with_gap(case, judged, candidate.ledger, entry, ledger)
 
 
-def _limits(gate: str, entry: Entry | None, environment: Mapping[str, Any]) -> dict[str, float] | None:
+def limits_for(gate: str, entry: Entry | None, environment: Mapping[str, Any]) -> dict[str, float] | None:
+    """The limits of a gate: the self gate has the noise floors, and on a CPU, where runs repeat bit for bit, none."""
     if gate != "self":
         return entry.limits if entry else None
     if entry is None or _on_cpu(environment):

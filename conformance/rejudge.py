@@ -1,8 +1,8 @@
 """Saved results under other thresholds: no engine runs, no picture is read, only saved worst values are judged again.
 
 A verdict that does not rest on limits stays: PASS_EXACT, everything unjudged, a FAIL of structure or sanity, the
-parallel and self gates (bounds by layout; bits, or the noise floor), gaps that are new or grew, and ``conformance
-compare``, whose limits stand in its command.
+parallel gate (its bounds are code, not thresholds), and ``conformance compare``, whose limits stand in its command.
+The gap ledger's finding is the saved one: looser limits turn no new or grown gap green.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from conformance.compare import absent, judge_limits
+from conformance.gates import limits_for
 from conformance.metrics import REGISTRY
 from conformance.metrics.measure import Measured
 from conformance.results import CaseResult, MetricResult, Results
@@ -30,7 +31,7 @@ def rejudge(results: Results, thresholds: Thresholds) -> Results:
 
 
 def _rejudged(case: CaseResult, thresholds: Thresholds) -> CaseResult:
-    if case.gate != "reference" or case.id.startswith("compare/") or not case.metrics:
+    if case.gate == "parallel" or case.id.startswith("compare/") or not case.metrics:
         return case
     limits, evidence, missing = _limits(case, thresholds)
     if limits == {name: metric.limit for name, metric in case.metrics.items() if metric.limit is not None}:
@@ -39,24 +40,38 @@ def _rejudged(case: CaseResult, thresholds: Thresholds) -> CaseResult:
     changed = replace(case, metrics=metrics, evidence=evidence)
     if not by_limits(case):
         return changed
-    if not limits:
-        return _by_ledger(replace(changed, verdict=Verdict.CALIBRATION_NEEDED, reason=missing))
-    saved = {name: _measured(case, name, metric) for name, metric in metrics.items()}
-    verdict, reason = judge_limits(saved, limits)
-    return _by_ledger(replace(changed, verdict=verdict, reason=reason))
+    verdict, reason = Verdict.CALIBRATION_NEEDED, missing
+    if limits:
+        saved = {name: _measured(case, name, metric) for name, metric in metrics.items()}
+        verdict, reason = judge_limits(saved, limits)
+    return _with_gap(replace(changed, verdict=verdict, reason=reason))
 
 
-def _by_ledger(case: CaseResult) -> CaseResult:
-    """Other limits accept no gap: one that is new or grew stays red."""
-    if case.verdict in _ON_LIMITS and case.gap.get("state") in ("new", "grown"):
-        return replace(case, verdict=Verdict.FAIL, reason=str(case.gap.get("sentence", "a gap that nobody accepted")))
-    return case
+def _with_gap(case: CaseResult) -> CaseResult:
+    """The gap ledger's say, as saved: a red gap stays red, a known one is WAIVED where there are no limits."""
+    if case.gap.get("state") in ("new", "grown") or _expired(case):
+        return case if case.verdict is Verdict.FAIL else replace(case, verdict=Verdict.FAIL, reason=_said(case))
+    if case.gap.get("state") not in ("known", "shrunk"):
+        return case
+    verdict = Verdict.WAIVED if case.verdict is Verdict.CALIBRATION_NEEDED else case.verdict
+    return replace(case, verdict=verdict, reason=f"{case.reason}; {_said(case)}")
+
+
+def _said(case: CaseResult) -> str:
+    return str(case.gap.get("sentence", ""))
+
+
+def _expired(case: CaseResult) -> bool:
+    """Whether a known gap was red when it was judged: that is the ledger's own wording."""
+    return _said(case).endswith("that day is over")
 
 
 def by_limits(case: CaseResult) -> bool:
     """Whether the case's verdict rests on its limits, so that other limits can change it."""
     if case.verdict is not Verdict.FAIL:
-        return case.verdict in _ON_LIMITS
+        return case.verdict in _ON_LIMITS or (case.verdict is Verdict.WAIVED and bool(case.gap))
+    if case.gap and case.reason == _said(case):
+        return True
     outside = (name for name, metric in case.metrics.items() if metric.ok is False)
     return any(case.reason.startswith(f"{name} is ") for name in outside)
 
@@ -70,7 +85,7 @@ def _limits(case: CaseResult, thresholds: Thresholds) -> tuple[dict[str, float],
     device, measured = _device(case), entry.evidence["cohort"]["device"]
     if device not in ("", measured):
         return {}, {}, f"{missing} on {device}: they are of {measured}"
-    return entry.limits, entry.evidence, ""
+    return limits_for(case.gate, entry, {"device": {"name": device}}) or {}, entry.evidence, missing
 
 
 def _device(case: CaseResult) -> str:

@@ -139,6 +139,47 @@ def test_a_verdict_that_rests_on_something_else_stays(changes: dict[str, Any]) -
         assert not by_limits(case)
 
 
+@pytest.mark.parametrize(
+    ("state", "sentence", "loose", "none"),
+    [
+        ("new", "no entry", Verdict.FAIL, Verdict.FAIL),
+        ("grown", "the gap grew", Verdict.FAIL, Verdict.FAIL),
+        ("known", "the gap was accepted; that day is over", Verdict.FAIL, Verdict.FAIL),
+        ("known", "a known gap", Verdict.PASS, Verdict.WAIVED),
+        ("shrunk", "a known gap, smaller now", Verdict.PASS, Verdict.WAIVED),
+        ("none", "of another cohort", Verdict.PASS, Verdict.CALIBRATION_NEEDED),
+    ],
+)
+def test_the_gap_ledgers_say_is_kept(state: str, sentence: str, loose: Verdict, none: Verdict) -> None:
+    gap = {"state": state, "sentence": sentence}
+    red = loose is Verdict.FAIL
+    for case in (
+        _case(TIGHT, gap=gap),
+        _case(LOOSE, gap=gap, **({"verdict": loose, "reason": sentence} if red else {})),
+    ):
+        assert _again(case, _thresholds(TIGHT)).verdict == Verdict.FAIL
+        again = _again(case, _thresholds({**LOOSE, "ssim": 0.0}))
+        assert again.verdict == loose
+        assert (sentence in again.reason) == (state != "none")
+        assert _again(case, Thresholds({})).verdict == none
+    waived = _case(None, gap=gap, verdict=Verdict.WAIVED, reason=f"no limits; {sentence}")
+    assert _again(waived, _thresholds(TIGHT)).verdict == Verdict.FAIL
+
+
+def test_on_a_cpu_no_thresholds_loosen_the_self_gate() -> None:
+    case = _case(
+        None,
+        gate="self",
+        verdict=Verdict.FAIL,
+        reason="the gap grew",
+        gap={"state": "grown", "sentence": "the gap grew"},
+    )
+    assert _again(case, _thresholds(LOOSE)).verdict == Verdict.FAIL
+    unaccepted = _again(_case(None, gate="self"), _thresholds(LOOSE))
+    assert unaccepted.verdict == Verdict.CALIBRATION_NEEDED
+    assert all(metric.limit is None for metric in unaccepted.metrics.values())
+
+
 @pytest.mark.parametrize("changes", [{"gate": "parallel"}, {"id": "compare/a-vs-b"}])
 def test_gates_whose_limits_are_elsewhere_are_left_alone(changes: dict[str, Any]) -> None:
     case = _case(TIGHT, **changes)
