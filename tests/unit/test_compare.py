@@ -159,6 +159,12 @@ def test_constant_frames() -> None:
     assert judged(flat, sample()).verdict == Verdict.PASS
 
 
+def test_a_frame_with_one_flat_row_is_not_constant() -> None:
+    ruled = sample()
+    ruled.frames[:, :, 0] = 7
+    assert judged(ruled, ruled).verdict == Verdict.PASS_EXACT
+
+
 def test_a_frame_that_varies_only_in_one_channel_is_not_constant() -> None:
     tinted = sample()
     tinted.frames[0, 0, :, :, :2] = 7
