@@ -16,14 +16,15 @@ from conformance.metrics.measure import Measured
 from conformance.results import CaseResult, MetricResult, Results
 from conformance.verdicts import Verdict
 from thresholds import Thresholds
+from thresholds.waivers import today
 
 _ON_LIMITS = (Verdict.PASS, Verdict.CALIBRATION_NEEDED)
 
 
 def rejudge(results: Results, thresholds: Thresholds) -> Results:
-    """``results`` with the verdicts, limits and evidence that ``thresholds`` give them. Pure.
+    """``results`` with the verdicts, limits and evidence that ``thresholds`` give them. Pure but for the day.
 
-    Limits of another device than the one a case ran on do not count for it. ``run["rejudged"]`` is the digest of the
+    By a waiver that has expired nothing passes. Limits of another device than the one a case ran on do not count for it. ``run["rejudged"]`` is the digest of the
     thresholds.
     """
     cases = tuple(_rejudged(case, thresholds) for case in results.cases)
@@ -34,7 +35,9 @@ def _rejudged(case: CaseResult, thresholds: Thresholds) -> CaseResult:
     if case.gate == "parallel" or case.id.startswith("compare/") or not case.metrics:
         return case
     limits, evidence, missing = _limits(case, thresholds)
-    if limits == {name: metric.limit for name, metric in case.metrics.items() if metric.limit is not None}:
+    entry = thresholds.for_case(case.id)
+    trouble = entry.trouble(today()) if entry and limits else ""
+    if not trouble and limits == {name: m.limit for name, m in case.metrics.items() if m.limit is not None}:
         return replace(case, evidence=evidence)
     metrics = _metrics(case.metrics, limits)
     changed = replace(case, metrics=metrics, evidence=evidence)
@@ -44,6 +47,8 @@ def _rejudged(case: CaseResult, thresholds: Thresholds) -> CaseResult:
     if limits:
         saved = {name: _measured(case, name, metric) for name, metric in metrics.items()}
         verdict, reason = judge_limits(saved, limits)
+        if verdict is Verdict.PASS and trouble:
+            verdict, reason = Verdict.CALIBRATION_NEEDED, trouble
     return _with_gap(replace(changed, verdict=verdict, reason=reason))
 
 

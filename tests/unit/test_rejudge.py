@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ class _Entry:
     limits: dict[str, float]
     device: str = "cpu"
     power: dict[str, Any] = field(default_factory=dict)
+    waiver: str = ""
+
+    def trouble(self, day: date) -> str:
+        return self.waiver
 
     @property
     def evidence(self) -> dict[str, Any]:
@@ -220,6 +225,8 @@ def test_looser_limits_accept_no_gap(state: str) -> None:
     assert known.verdict == Verdict.PASS
 
 
-def test_limits_of_the_reference_gate_are_not_those_of_the_self_gate() -> None:
-    own = _case({"mean_abs_diff": 1e-9}, gate="self")
-    assert rejudge(Results(run={}, cases=(own,)), _thresholds({"mean_abs_diff": 255.0})).cases == (own,)
+@pytest.mark.parametrize("limits", [TIGHT, LOOSE])
+def test_an_expired_waiver_takes_the_pass_away(limits: dict[str, float]) -> None:
+    expired = Thresholds({CASE: _Entry(LOOSE, waiver="the waiver of erf_gelu ended")})  # type: ignore[dict-item]
+    again = _again(_case(limits), expired)
+    assert (again.verdict, again.reason) == (Verdict.CALIBRATION_NEEDED, "the waiver of erf_gelu ended")
