@@ -24,8 +24,8 @@ _ON_LIMITS = (Verdict.PASS, Verdict.CALIBRATION_NEEDED)
 def rejudge(results: Results, thresholds: Thresholds) -> Results:
     """``results`` with the verdicts, limits and evidence that ``thresholds`` give them. Pure but for the day.
 
-    By a waiver that has expired nothing passes. Limits of another device than the one a case ran on do not count for it. ``run["rejudged"]`` is the digest of the
-    thresholds.
+    Nothing passes by an expired waiver. Limits of another device than the one a case ran on do not count for it.
+    ``run["rejudged"]`` is the digest of the thresholds.
     """
     cases = tuple(_rejudged(case, thresholds) for case in results.cases)
     return Results(run={**results.run, "rejudged": thresholds.digest}, cases=cases)

@@ -66,7 +66,8 @@ def _verdict(case: Case, candidate: Sample, reference: Sample) -> tuple[Verdict,
 
 
 def _marked(case: Case, *values: object) -> object:
-    return pytest.param(case, *values, marks=OFFICIAL if case in WITH_OFFICIAL else ())
+    marks = [OFFICIAL] if case in WITH_OFFICIAL else []
+    return pytest.param(case, *values, marks=[*marks, pytest.mark.slow] if case.model == "ltx-2" else marks)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import slow_parts
 import torch
 from diffusers import LTX2Pipeline
 from engine_reference import ALL_GUIDANCE, DTYPES, MODELS, tiny_case, tiny_request
@@ -61,7 +62,7 @@ def pipeline_output(case: Case) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]
 
 @pytest.mark.parametrize("guided", [False, True], ids=["unguided", "all guidance, batch 2, 25 fps"])
 @pytest.mark.parametrize("dtype", NAMES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_parts.MODELS)
 def test_bitwise_equal_to_the_pipeline(model: str, dtype: str, guided: bool) -> None:
     changes: dict[str, Any] = {"sigmas": None}
     if guided:

@@ -41,7 +41,10 @@ def package(root: Path, name: str, **files: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("order", [IMPORTS, IMPORTS[::-1]], ids=["forwards", "backwards"])  # every pair both ways
+@pytest.mark.parametrize(
+    "order",
+    [pytest.param(IMPORTS, id="forwards"), pytest.param(IMPORTS[::-1], id="backwards", marks=pytest.mark.slow)],
+)  # every pair both ways
 def test_all_import_in_one_process(order: tuple[str, ...]) -> None:
     done = python("\n".join(("from conformance import guard", "guard.install()", "guard.install()", *order)))
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import slow_parts
 import torch
 from engine_reference import CPU, tiny_case, tiny_request
 
@@ -58,7 +59,7 @@ def test_pixels_reach_the_ends_of_the_range_and_keep_their_places() -> None:
 
 @pytest.mark.parametrize("crf", [0, 33])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("model", ["ltx-2", "ltx-2.3"])
+@pytest.mark.parametrize("model", slow_parts.MODELS)
 def test_bitwise_equal_to_the_image_to_video_pipeline(model: str, dtype: str, crf: int) -> None:
     request = replace(REQUEST, image=ImageCondition(picture="rings", height=64, width=96, crf=crf, strength=1.0))
     case = tiny_case(model, dtype, request, pipeline="one-stage-ti2v")

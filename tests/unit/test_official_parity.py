@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import slow_parts
 import torch
 from engine_reference import (
     ALL_GUIDANCE,
@@ -54,7 +55,7 @@ def test_nobody_takes_a_stand_in_for_the_real_one(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("changes", [{}, ALL_GUIDANCE, {"sigmas": None}], ids=["unguided", "guided", "own-schedule"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_parts.MODELS)
 def test_whole_cases_are_equal_bit_for_bit(model: str, changes: dict[str, Any], dtype: str) -> None:
     case = tiny_case(model, dtype, tiny_request(**changes), numerics=NAME)
     mine, theirs = Probe(), Probe()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import slow_parts
 import torch
 from engine_reference import ALL_GUIDANCE, CPU, tiny_case, tiny_request
 from official_packages import require
@@ -234,6 +235,7 @@ def test_injected_noise_is_weighted_by_the_packages(dtype: torch.dtype) -> None:
         noiser(state, level)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("pipeline", ["one-stage-t2v", "two-stage-hq-t2v"])
 def test_without_video_to_audio_attention(pipeline: str, dtype: str) -> None:
@@ -322,7 +324,7 @@ def test_an_incomplete_upsampler_configuration_is_refused(tmp_path: Any) -> None
     ],
     ids=["euler", "res2s-without-v2a", "res2s-weakly-given", "euler-same-prompts"],
 )
-@pytest.mark.parametrize("model", ["ltx-2", "ltx-2.3"])
+@pytest.mark.parametrize("model", slow_parts.MODELS)
 def test_the_engine_is_equal_bit_for_bit(model: str, pipeline: str, dtype: str, changes: dict[str, Any]) -> None:
     case, mine = _case(model, pipeline, dtype, **changes), Probe()
     engine = build_engine(cached(model), "cpu").generate(case, mine)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import slow_parts
 import torch
-from engine_reference import ALL_GUIDANCE, DIFFUSERS, MODELS, engine_dit
+from engine_reference import ALL_GUIDANCE, DIFFUSERS, engine_dit
 from parallel_cases import case, merged, on_ranks, relative, single
 from parallel_dit import DTYPES, attention_alone, attention_on, forwards, on_mesh, operands, scenes, whole
 
@@ -58,7 +59,7 @@ def test_scores_beyond_the_range_of_the_exponential() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_parts.MODELS)
 def test_forward(model: str, layout: str, dtype: torch.dtype) -> None:
     inputs = scenes(model, dtype)
     expected = whole(model, dtype, inputs)

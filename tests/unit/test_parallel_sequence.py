@@ -6,8 +6,9 @@ import copy
 from dataclasses import replace
 
 import pytest
+import slow_parts
 import torch
-from engine_reference import ALL_GUIDANCE, DIFFUSERS, MODELS, engine_dit, tiny_case, tiny_request
+from engine_reference import ALL_GUIDANCE, DIFFUSERS, engine_dit, tiny_case, tiny_request
 from parallel_cases import case, merged, on_ranks, relative, single
 from parallel_dit import DTYPES, attention_alone, attention_on, forwards, on_mesh, operands, scenes, whole
 
@@ -72,7 +73,7 @@ def test_attention_is_exact(layout: str, backend: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", ["ulysses2", "ulysses4"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_parts.MODELS)
 def test_forward_is_exact(model: str, layout: str, dtype: torch.dtype) -> None:
     inputs = scenes(model, dtype)
     expected = whole(model, dtype, inputs)

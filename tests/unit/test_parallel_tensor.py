@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 import pytest
+import slow_parts
 import torch
-from engine_reference import ALL_GUIDANCE, CPU, DIFFUSERS, MODELS, dit_inputs, engine_dit, tiny_request
+from engine_reference import ALL_GUIDANCE, CPU, DIFFUSERS, dit_inputs, engine_dit, tiny_request
 from parallel_cases import case, engine, merged, on_all, on_ranks, places, relative, single
 from ranks import run_ranks
 from torch import nn
@@ -161,7 +162,7 @@ def forward_error(model: LTX2Transformer, inputs: ModelInputs, world: int, varia
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("world", [2, 4])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_parts.MODELS)
 def test_forward(model: str, world: int, dtype: torch.dtype) -> None:
     dit, inputs = engine_dit(model, dtype), {name: dit_inputs(model, dtype, **scene) for name, scene in SCENES.items()}
     with torch.inference_mode():

@@ -41,6 +41,7 @@ def test_cases_are_items_that_k_selects(pytester: pytest.Pytester) -> None:
     assert (pytester.path / "report" / "results.json").is_file()
 
 
+@pytest.mark.slow
 def test_k_selects_what_runs_fused(pytester: pytest.Pytester) -> None:
     result = _run(pytester, "--conformance", "--conformance-engine", "fakes:good", "-k", "kernels and fp32")
     result.assert_outcomes(passed=1)
@@ -89,6 +90,7 @@ def test_an_unknown_suite_is_a_usage_error(pytester: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["*'suite' is 'nightly'; expected one of*"])
 
 
+@pytest.mark.slow
 def test_departures_reach_the_cases(pytester: pytest.Pytester) -> None:
     (pytester.path / "config.json").write_text('{"numerics": {"stg": "zeros", "attention": "flash"}}')
     flags = ("--conformance-config", "config.json", "--conformance-set", "attention=math")
@@ -99,6 +101,7 @@ def test_departures_reach_the_cases(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*cfg-batch2@single+diffusers-bf16+none+kernels+stg=zeros+attention=math*PASSED*"])
 
 
+@pytest.mark.slow
 def test_a_picture_collects_the_cases_that_take_one(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONFORMANCE_CACHE", str(pytester.path / "cache"))
     Image.new("RGB", (40, 30), "teal").save(pytester.path / "given.png")

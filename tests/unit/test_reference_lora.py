@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import slow_parts
 import torch
 from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from reference_cases import GUIDED, case, generator
@@ -21,12 +22,12 @@ from engine.models.ltx2 import mapping
 from reference_impl.diffusers_load import DTYPES
 from reference_impl.diffusers_lora import check_lora, merged
 from reference_impl.diffusers_ltx2 import build
-from reference_impl.tiny.build import MODELS, cached
+from reference_impl.tiny.build import cached
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("strength", [0.25, 1.0])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_parts.MODELS)
 def test_merged_weights_are_the_sum(model: str, strength: float, dtype: str) -> None:
     base, wide = generator(model)._pipeline(dtype), DTYPES[dtype]
     before = {name: tensor.clone() for name, tensor in base.transformer.state_dict().items()}

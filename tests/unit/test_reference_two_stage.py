@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import slow_parts
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
@@ -114,7 +115,7 @@ def plain(model: str, dtype: str, image: bool, patch: pytest.MonkeyPatch) -> Any
 
 @pytest.mark.parametrize("image", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_parts.MODELS)
 def test_equals_the_plain_pipelines(model: str, dtype: str, image: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sample(model, dtype, image=image, **GUIDED)
     with monkeypatch.context() as patch:
