@@ -210,9 +210,13 @@ def parser() -> argparse.ArgumentParser:
     accept.add_argument("--reason", required=True, help="why it is right")
     accept.add_argument("--owner", required=True, help="who answers for it")
     accept.add_argument("--expires", required=True, metavar="YYYY-MM-DD", help="the last day it holds")
-    accept.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
-    accept.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="the run's (default: the project's own)")
-    accept.add_argument("--ledger", type=Path, metavar="FILE", help="gap ledger (default: the device's shipped one)")
+    apply = actions.add_parser("apply", help="accept what a patch of the report's page names", epilog=EPILOG)
+    apply.add_argument("run", type=Path, metavar="RUN", help="folder of the run the patch was made of")
+    apply.add_argument("patch", type=Path, metavar="PATCH", help="accept.json, as the page wrote it")
+    for each in (accept, apply):
+        each.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
+        each.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="the run's (default: the project's own)")
+        each.add_argument("--ledger", type=Path, metavar="FILE", help="gap ledger (default: the device's shipped one)")
     verify = actions.add_parser("verify", help="check every object and manifest of the store", epilog=EPILOG)
     verify.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
 

@@ -1,17 +1,23 @@
-"""What the page needs to propose that an output be accepted: which files of it were seen, by hash."""
+"""What the page needs to propose that an output be accepted: which files were seen, by hash; and reading proposals."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from datetime import date
 from pathlib import Path
+from typing import Any
 
-from conformance.results import CaseResult
+from conformance.acceptance import Acceptance, parse
+from conformance.errors import InputError, bad_field
+from conformance.jsonio import read_json
+from conformance.results import CaseResult, Results
 from conformance.verdicts import Verdict
 from reports.text import inside
 
 SCHEMA = "conformance.accept/1"
 GATES = ("self", "reference")  # a layout is judged against one device of the same run: nothing is stored for it
+_FIELDS = {"case", "gate", "job", "old", "new", "reason", "owner", "expires"}
 _VERDICTS = (Verdict.FAIL, Verdict.CALIBRATION_NEEDED, Verdict.STALE_REFERENCE, Verdict.NO_REFERENCE)
 
 
@@ -43,6 +49,37 @@ def acceptance(root: Path, case: CaseResult) -> str:
     old = fingerprint(root, case, "reference")
     seen = {"case": case.id, "gate": case.gate, "verdict": str(case.verdict), "job": case.job, "old": old, "new": new}
     return json.dumps(seen)
+
+
+def read_patch(file: Path, root: Path, run: Results, today: date) -> tuple[tuple[CaseResult, Acceptance], ...]:
+    """Results of a run that a patch of its page wants accepted, each with who says so, why and until when.
+
+    root: the run's folder. InputError when the patch is none, names what the run does not hold, or was made of other
+    files than lie there now; then nothing of it counts.
+    """
+    data = read_json(file)
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise bad_field(str(file), "schema", data.get("schema") if isinstance(data, dict) else data, repr(SCHEMA))
+    entries = data.get("entries")
+    if not isinstance(entries, list) or not entries:
+        raise bad_field(str(file), "entries", entries, "a list with at least one")
+    return tuple(_checked(entry, f"{file}: entries[{i}]", root, run, today) for i, entry in enumerate(entries))
+
+
+def _checked(entry: Any, where: str, root: Path, run: Results, today: date) -> tuple[CaseResult, Acceptance]:
+    if not isinstance(entry, dict) or not entry.keys() >= _FIELDS:
+        raise bad_field(where, "entry", entry, f"an object with fields {sorted(_FIELDS)}")
+    found = [case for case in run.cases if (case.id, case.gate) == (entry["case"], entry["gate"])]
+    if not found or entry["gate"] not in GATES:
+        raise InputError(f"{where}: case {entry['case']!r}, gate {entry['gate']!r}: the run holds no such result")
+    (case,) = found
+    now = {"job": case.job, "new": fingerprint(root, case, "candidate"), "old": fingerprint(root, case, "reference")}
+    for name, value in now.items():
+        if entry[name] != value:
+            raise bad_field(where, name, entry[name], f"{value!r}, as the run has it: the patch is of another one")
+    reason = " ".join(entry["reason"].split()) if isinstance(entry["reason"], str) else entry["reason"]
+    said = {"reason": reason, "owner": entry["owner"], "date": today.isoformat(), "expires": entry["expires"]}
+    return case, parse(said, where)
 
 
 def _sha256(root: Path, link: str) -> str:

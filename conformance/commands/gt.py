@@ -111,6 +111,29 @@ def _accept(options: argparse.Namespace) -> int:
             )
             files.append(str(manifest))
             texts.append(text)
+    return _said(options, files, texts)
+
+
+def _apply(options: argparse.Namespace) -> int:
+    from ground_truth import accept
+    from reports.accept import read_patch
+
+    path = options.run / "results.json" if options.run.is_dir() else options.run
+    entries = read_patch(options.patch, path.parent, results_file.load(path), datetime.now(UTC).date())
+    store, files, texts = Store(options.store), [], []
+    for result, made in entries:
+        if result.gate == "self":
+            written, text = accept.accept_output(
+                result, path.parent, store, made, lambda case: _digests(case, options.checkpoint)
+            )
+        else:
+            written, text = accept.accept_gaps([result], options.ledger, made)
+        files.append(str(written))
+        texts.append(text)
+    return _said(options, files, texts)
+
+
+def _said(options: argparse.Namespace, files: list[str], texts: list[str]) -> int:
     if not write_json_option(options.json, {"written": files, "text": texts}):
         print("\n".join([*texts, *(f"written: {file}" for file in files)]))
     return EXIT_OK
@@ -124,7 +147,7 @@ def _digests(case: Case, folder: Path | None) -> dict[str, str]:
     return checkpoint.digests(folder or cached(case.model), optional=checkpoint.needed(case.request))
 
 
-_ACTIONS = {"build": _build, "verify": _verify, "diff": _diff, "accept": _accept}
+_ACTIONS = {"build": _build, "verify": _verify, "diff": _diff, "accept": _accept, "apply": _apply}
 
 
 def main(options: argparse.Namespace) -> int:

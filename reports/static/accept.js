@@ -1,4 +1,4 @@
-// Accepting from the page writes a patch file. It changes nothing by itself: `conformance gt accept` takes what it names.
+// Accepting from the page writes a patch file. It changes nothing by itself: `conformance gt apply` takes what it names.
 const dialog = document.getElementById("accept");
 const dialogForm = dialog.querySelector("form");
 const bar = document.getElementById("patch");

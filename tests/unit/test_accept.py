@@ -22,6 +22,7 @@ from conformance.verdicts import Verdict
 from ground_truth import Store, saved
 from ground_truth.manifest import load
 from reference_impl.tiny.build import cached
+from reports.accept import acceptance as proposed
 
 CASE = next(case for case in all_cases() if case.id == "ltx-2.3/one-stage-t2v/unguided@single+diffusers-bf16")
 ENGINES = {"good": "fakes:good", "nudged": "fakes:nudged", "nan": "fakes:non_finite"}
@@ -212,3 +213,51 @@ def test_diff_of_stores_entries_and_runs(tmp_path: Path, capsys: pytest.CaptureF
     assert f"{CASE.id} (self): only in A" in capsys.readouterr().out
     assert cli.main(["gt", "diff", str(a.root), str(tmp_path)]) == 2
     assert "is no store, manifest or run" in capsys.readouterr().err
+
+
+def _patch(run: Path, file: Path, **changes: Any) -> Path:
+    """What the page of a run with two gates downloads, for its gate self."""
+    whole = results.load(run / "results.json")
+    case = next(case for case in whole.cases if case.gate == "self")
+    entry = json.loads(proposed(run, case)) | {"reason": "rounds\nonce less", "owner": "ada", "expires": "2999-01-01"}
+    write_json(file, {"schema": "conformance.accept/1", "results": {}, "entries": [entry | changes]})
+    return file
+
+
+def test_a_patch_of_the_page_is_applied_to_the_run_it_was_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, run = tmp_path / "store", tmp_path / "run"
+    store.mkdir()
+    _run(tmp_path / "first", "good", "fakes:good", "self", store=store)
+    assert _accept(tmp_path / "first", "self", "--store", str(store)) == 0
+    assert _run(run, "nudged", "fakes:good", "self", store=store)["self"].verdict == Verdict.FAIL
+    words = ["--store", str(store)]
+    for changes, said in (
+        ({"job": "another"}, "entries[0]: 'job' is 'another'"),
+        ({"new": {"frames": "0"}}, "entries[0]: 'new' is {'frames': '0'}"),
+        ({"gate": "parallel"}, "the run holds no such result"),
+        ({"case": "ltx-2/none"}, "the run holds no such result"),
+        ({"owner": " "}, "'owner' is ' '"),
+        ({"expires": "2020-01-01"}, "'expires' is '2020-01-01'"),
+        ({"reason": 3}, "'reason' is 3"),
+    ):
+        before = {path: path.read_bytes() for path in Store(store).paths()}
+        assert cli.main(["gt", "apply", str(run), str(_patch(run, tmp_path / "p.json", **changes)), *words]) == 2
+        assert said in _last(capsys)
+        assert before == {path: path.read_bytes() for path in Store(store).paths()}
+    assert cli.main(["gt", "apply", str(run), str(_patch(run, tmp_path / "p.json")), *words]) == 0
+    (path,) = Store(store).paths()
+    assert (made := load(path).accepted) is not None
+    assert (made.reason, made.owner) == ("rounds once less", "ada")
+    assert _run(tmp_path / "again", "nudged", "self", store=store)["self"].verdict == Verdict.PASS_EXACT
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"schema": "conformance.accept/2"}', '{"schema": "conformance.accept/1", "entries": []}']
+)
+def test_what_is_no_patch(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    _run(tmp_path)
+    (tmp_path / "p.json").write_text(text)
+    assert cli.main(["gt", "apply", str(tmp_path), str(tmp_path / "p.json")]) == 2
+    assert "p.json" in _last(capsys)
