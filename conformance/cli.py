@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conformance.case import KERNELS, QUANTIZATIONS
+from conformance.commands.bench import BENCHES
 from conformance.errors import ConformanceError
 from conformance.verdicts import EXIT_INFRA, EXIT_USAGE
 
@@ -223,6 +224,13 @@ def parser() -> argparse.ArgumentParser:
     audit = command("audit", "Find flags that do nothing, and stored references that rot.")
     audit.add_argument("results", nargs="*", type=Path, metavar="RESULTS", help="results.json files or their folders")
     audit.add_argument("--store", type=Path, metavar="DIR", help="ground-truth store (default: the shipped one)")
+
+    text = "Measure speed, as ratios within one run."
+    bench = commands.add_parser("bench", help=text, description=text, epilog=EPILOG)
+    bench.add_argument("name", choices=BENCHES, help="what to measure")
+    bench.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="...", help="its own arguments (--help names them)"
+    )
 
     command("doctor", "Check the environment.")
     return top

@@ -91,7 +91,7 @@ def _parameters() -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m reports.bench", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
     parser.add_argument("--cases", type=int, default=200, metavar="N")
     parser.add_argument("--failing", type=int, default=40, metavar="N", help="of them, with every frame different")

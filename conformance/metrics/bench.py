@@ -75,9 +75,7 @@ def _working_mib(*sides: Sample) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m conformance.metrics.bench", description=(__doc__ or "").split(":")[0]
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
     parser.add_argument("--frames", type=int, default=121, help="(default: 121)")
     parser.add_argument("--size", default="768x512", help="WIDTHxHEIGHT (default: 768x512)")
     options = parser.parse_args()
